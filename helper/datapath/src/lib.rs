@@ -1,0 +1,1 @@
+//! The packet pump between TUN and UDP sockets.

@@ -1,0 +1,1 @@
+//! ESP and its UDP encapsulation, one packet at a time.

@@ -1,0 +1,1 @@
+//! Suites, key derivation and key agreement.

@@ -1,0 +1,1 @@
+//! The operating system: interfaces, TUN device, routes, DNS.

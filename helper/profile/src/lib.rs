@@ -1,0 +1,1 @@
+//! The profile model, its schema and the importers.

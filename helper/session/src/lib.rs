@@ -1,0 +1,1 @@
+//! One whole connection without I/O.

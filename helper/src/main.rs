@@ -1,0 +1,3 @@
+//! The privileged service.
+
+fn main() {}

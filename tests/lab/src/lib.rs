@@ -1,0 +1,1 @@
+//! Namespaces, links, NAT routers, strongSwan, DHCP and DNS servers for end-to-end tests.
