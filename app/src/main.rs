@@ -1,3 +1,5 @@
-//! The window and the tray.
+//! `ropewalk-app`: the window and the tray.
 
-fn main() {}
+fn main() -> anyhow::Result<()> {
+    ropewalk_app::run()
+}
