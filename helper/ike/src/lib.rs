@@ -8,10 +8,12 @@
 //! - [`crypto`]: suites, key derivation, the Encrypted payload, key agreement.
 //! - [`auth`]: pre-shared keys, signatures, certificates and identities.
 //! - [`eap`]: EAP and EAP-MSCHAPv2 inside IKE_AUTH.
+//! - [`keylog`]: key log lines for Wireshark.
 //! - [`time`]: the monotonic and the wall clock.
 
 pub mod auth;
 pub mod crypto;
 pub mod eap;
+pub mod keylog;
 pub mod time;
 pub mod wire;
