@@ -1,0 +1,109 @@
+//! The handle the owner holds.
+
+use std::net::{SocketAddr, UdpSocket};
+
+use ipnet::IpNet;
+
+use crate::config::{Config, Framing, Keepalive, TunFd};
+use crate::counters::Counters;
+use crate::error::DataPathError;
+use crate::platform::{EventReceiver, Pump};
+use crate::sa::{Egress, InboundHandle, InboundSpec, SocketId};
+
+/// A running pump. All methods take `&self` and may be called from any thread, also from an async one: none waits for
+/// the network. Dropping it stops the threads, joins them and closes their TUN descriptor.
+#[derive(Debug)]
+pub struct DataPath {
+    pump: Pump,
+}
+
+impl DataPath {
+    /// Probes the offloads and starts the threads. Nothing is sent before there is an egress, nothing received before
+    /// there is a socket.
+    ///
+    /// # Errors
+    /// [`DataPathError::Unsupported`] where there is no pump; [`DataPathError::Io`] when the system refuses.
+    pub fn start(tun: TunFd, config: Config) -> Result<(Self, EventReceiver), DataPathError> {
+        let (pump, events) = Pump::start(tun, config)?;
+        Ok((Self { pump }, events))
+    }
+
+    /// Adds a socket the caller made, bound, and marked or bound to its interface. Sets on it what the pump needs: error
+    /// queue, path MTU discovery, TOS and destination address reporting, `UDP_GRO`, larger buffers.
+    ///
+    /// # Errors
+    /// [`DataPathError::Io`] when the system refuses; [`DataPathError::Stopped`].
+    pub fn add_socket(&self, socket: UdpSocket, framing: Framing) -> Result<SocketId, DataPathError> {
+        self.pump.add_socket(socket, framing)
+    }
+
+    /// Removes a socket. It is closed as soon as both threads have let go of it. An egress that names it sends nothing
+    /// any more.
+    ///
+    /// # Errors
+    /// [`DataPathError::UnknownSocket`].
+    pub fn remove_socket(&self, id: SocketId) -> Result<(), DataPathError> {
+        self.pump.remove_socket(id)
+    }
+
+    /// Sends an IKE message, given without the non-ESP marker, which is put before it where the framing wants it.
+    ///
+    /// # Errors
+    /// [`DataPathError::UnknownSocket`], or [`DataPathError::Io`] with what the system said.
+    pub fn send_ike(&self, socket: SocketId, peer: SocketAddr, message: &[u8]) -> Result<(), DataPathError> {
+        self.pump.send_ike(socket, peer, message)
+    }
+
+    /// Sets, changes or ends the NAT keepalives of a socket.
+    ///
+    /// # Errors
+    /// [`DataPathError::UnknownSocket`].
+    pub fn set_keepalive(&self, socket: SocketId, keepalive: Option<Keepalive>) -> Result<(), DataPathError> {
+        self.pump.set_keepalive(socket, keepalive)
+    }
+
+    /// Adds an inbound SA. ESP that arrives after this returns is opened with it.
+    ///
+    /// # Errors
+    /// [`DataPathError::DuplicateSpi`].
+    pub fn add_inbound(&self, spec: InboundSpec) -> Result<InboundHandle, DataPathError> {
+        self.pump.add_inbound(spec)
+    }
+
+    /// Removes an inbound SA; `false` when there was none.
+    pub fn remove_inbound(&self, spi: u32) -> bool {
+        self.pump.remove_inbound(spi)
+    }
+
+    /// Sets what packets leave by that no route takes; `None` drops them.
+    ///
+    /// # Errors
+    /// [`DataPathError::UnknownSocket`].
+    pub fn set_default_egress(&self, egress: Option<Egress>) -> Result<(), DataPathError> {
+        self.pump.set_default_egress(egress)
+    }
+
+    /// Sets what packets to an inner destination leave by; the longest prefix wins. `None` removes the route.
+    ///
+    /// # Errors
+    /// [`DataPathError::UnknownSocket`].
+    pub fn set_route(&self, destination: IpNet, egress: Option<Egress>) -> Result<(), DataPathError> {
+        self.pump.set_route(destination, egress)
+    }
+
+    /// Changes the largest inner packet.
+    pub fn set_inner_mtu(&self, mtu: u16) {
+        self.pump.set_inner_mtu(mtu);
+    }
+
+    /// The counters now.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.pump.counters()
+    }
+
+    /// Stops as dropping does, in so many words: when this returns the TUN descriptor is closed.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
