@@ -7,13 +7,18 @@ use zeroize::Zeroizing;
 
 use crate::crypto::Prf;
 
+mod algorithm;
 pub mod credential;
+mod der;
+pub mod identity;
 pub mod pki;
 pub mod psk;
 pub mod signature;
+mod signing_key;
 
 pub use credential::{ClientCertificate, CredentialError};
-pub use pki::{IdRef, PkiError, TrustAnchors, verify_gateway};
+pub use identity::IdRef;
+pub use pki::{PkiError, TrustAnchors, verify_gateway};
 pub use signature::{AuthData, SignatureError, SigningKey, verify_signature};
 
 /// The octets an end signs (RFC 7296 section 2.15): its own IKE_SA_INIT message | the *peer's* nonce |

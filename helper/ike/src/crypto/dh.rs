@@ -1,7 +1,8 @@
 //! Key agreement: the Key Exchange payload's public values and g^ir (RFC 7296 section 2.14, RFC 3526, RFC 5903,
 //! RFC 8031), with the checks of RFC 6989 on what the peer sends.
 //!
-//! A key pair serves one exchange: [`KeyPair::agree`] consumes it.
+//! A key pair serves one exchange. [`KeyPair::agree`] only borrows it, because the IKE_SA_INIT response is not
+//! authenticated: after a forged one the attempt goes on with the same keys.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -137,12 +138,12 @@ impl KeyPair {
     ///
     /// # Errors
     /// [`CryptoError::PublicValueLength`] or [`CryptoError::BadPublicValue`] when the peer's value must not be used.
-    pub fn agree(self, peer_public: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+    pub fn agree(&self, peer_public: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
         let want = self.group.public_len();
         if peer_public.len() != want {
             return Err(CryptoError::PublicValueLength { got: peer_public.len(), want });
         }
-        match self.secret {
+        match &self.secret {
             Secret::Modp(params, exponent) => {
                 let peer = BoxedUint::from_be_slice(peer_public, params.bits_precision())
                     .map_err(|_| CryptoError::BadPublicValue)?;
@@ -152,7 +153,7 @@ impl KeyPair {
                 if peer <= one || peer >= p_minus_1 {
                     return Err(CryptoError::BadPublicValue);
                 }
-                Ok(modp_pow(params, &peer, &exponent))
+                Ok(modp_pow(params, &peer, exponent))
             }
             Secret::P256(secret) => {
                 let peer = p256::PublicKey::from_sec1_bytes(&with_prefix(peer_public))
@@ -168,7 +169,7 @@ impl KeyPair {
             }
             Secret::X25519(secret) => {
                 let peer = <[u8; 32]>::try_from(peer_public).map_err(|_| CryptoError::BadPublicValue)?;
-                let shared = Zeroizing::new(x25519_dalek::x25519(*secret, peer));
+                let shared = Zeroizing::new(x25519_dalek::x25519(**secret, peer));
                 // All zero means a point of small order (RFC 8031 section 3.1, RFC 7748 section 6.1).
                 if super::constant_time_eq(shared.as_ref(), &[0_u8; 32]) {
                     return Err(CryptoError::BadPublicValue);
