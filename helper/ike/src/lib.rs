@@ -14,6 +14,7 @@
 pub mod auth;
 pub mod crypto;
 pub mod eap;
+pub mod error;
 pub mod keylog;
 pub mod time;
 pub mod wire;
