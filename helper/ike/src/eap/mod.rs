@@ -1,61 +1,43 @@
 //! EAP inside IKE_AUTH (RFC 3748, RFC 7296 section 2.16).
 //!
-//! [`EapClient`] is the peer's side with EAP-MSCHAPv2: it answers Identity, Notification and Nak, and gives the MSK
-//! only after the server has proved that it knows the password too.
+//! [`EapClient`] is the peer's side: it answers Identity and Notification, declines every method but EAP-MSCHAPv2, and
+//! gives the MSK only after the server has proved that it knows the password too. [`packet`] and [`mschapv2`] hold what
+//! both ends need; a server's state machine is a gateway's matter.
 
-use rand_core::CryptoRng;
+mod client;
+pub mod mschapv2;
+pub mod packet;
+
+pub use client::{EapClient, EapFailure, EapStep};
+pub use packet::{EapCode, EapPacket};
+
 use thiserror::Error;
-use zeroize::Zeroizing;
 
-/// What the state machine does after a packet from the server.
-#[derive(Debug)]
-pub enum EapStep {
-    /// Send this EAP packet.
-    Reply(Vec<u8>),
-    /// EAP-Success after a finished method.
-    Success {
-        /// The master session key, 64 octets: the shared secret of the AUTH payloads.
-        msk: Zeroizing<[u8; 64]>,
-    },
-    /// EAP-Failure: the server refused.
-    Failure(EapFailure),
-}
-
-/// Why the server refused, as far as it said.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("the gateway refused the user name or password")]
-pub struct EapFailure {
-    /// The error code of MSCHAPv2's failure packet (691 is a wrong user name or password), when there was one.
-    pub code: Option<u32>,
-    /// The server's message for the user, when there was one.
-    pub message: Option<String>,
-}
-
-/// What a server did wrong.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
+/// What a server did wrong. After any of these the connection must end.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum EapError {
-    /// Placeholder list, filled in below.
-    #[error("malformed EAP packet")]
+    /// A packet is cut short or its lengths do not fit.
+    #[error("the gateway sent a malformed EAP packet")]
     Malformed,
-}
-
-/// The peer's (client's) side of EAP with EAP-MSCHAPv2.
-pub struct EapClient {
-    _private: (),
-}
-
-impl EapClient {
-    /// `identity` answers EAP-Identity, `user` and `password` answer the challenge.
-    #[must_use]
-    pub fn new(_identity: &str, _user: &str, _password: &str) -> Self {
-        todo!()
-    }
-
-    /// Handles one EAP packet (the body of an EAP payload).
-    ///
-    /// # Errors
-    /// When the server breaks the protocol or cannot prove that it knows the password: the connection must end.
-    pub fn handle(&mut self, _packet: &[u8], _rng: &mut dyn CryptoRng) -> Result<EapStep, EapError> {
-        todo!()
-    }
+    /// A packet that only a client sends, or of an unknown code.
+    #[error("the gateway sent an EAP packet of code {0}, which only a client may send")]
+    UnexpectedCode(u8),
+    /// A request of a type that makes no sense as a request or at this point.
+    #[error("the gateway sent an EAP request of type {0} out of turn")]
+    UnexpectedType(u8),
+    /// An EAP-MSCHAPv2 request that does not belong to this point of the method.
+    #[error("the gateway sent an EAP-MSCHAPv2 message (op code {0}) out of turn")]
+    UnexpectedMessage(u8),
+    /// The server does not know the password: its authenticator response is wrong.
+    #[error("the gateway could not prove that it knows the password")]
+    ServerNotAuthenticated,
+    /// EAP-Success before the method has finished.
+    #[error("the gateway claimed success before the authentication was finished")]
+    SuccessTooEarly,
+    /// More requests than any sensible authentication needs.
+    #[error("the gateway asks without end")]
+    TooManyRequests,
+    /// A packet after EAP-Success or EAP-Failure.
+    #[error("the gateway went on with EAP after its end")]
+    AfterEnd,
 }
