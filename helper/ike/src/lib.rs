@@ -16,5 +16,6 @@ pub mod crypto;
 pub mod eap;
 pub mod error;
 pub mod keylog;
+pub mod proposal;
 pub mod time;
 pub mod wire;
