@@ -1,1 +1,40 @@
-//! End-to-end tests.
+//! End-to-end tests: the built programs in network namespaces, against strongSwan and against the reference gateway.
+//!
+//! The library is what the tests share: where the programs are ([`Programs`]), a helper with its command line in a
+//! namespace ([`Client`]), profiles as text ([`ProfileText`]), and either gateway behind one face ([`Gateway`]). The tests
+//! are in `tests/`, one file a subject. They use the programs that `cargo build --workspace --all-targets` left, so build
+//! first; `make test` does.
+
+mod client;
+mod gateway;
+mod network_state;
+mod profile;
+mod programs;
+mod reference;
+
+pub use client::Client;
+pub use gateway::{AuthKind, BOTH, Credentials, Gateway, GatewayKind, Offer};
+pub use network_state::NetworkState;
+pub use profile::ProfileText;
+pub use programs::Programs;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use ropewalk_lab::Lab;
+
+/// Patience for one thing that should take well under a second on an idle machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs a test's body in a laboratory and prints the end of every log when it fails.
+///
+/// # Errors
+/// The body's own.
+pub fn in_lab(body: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
+    let lab = Lab::new()?;
+    let result = body(&lab);
+    if result.is_err() {
+        eprintln!("{}", lab.logs(80));
+    }
+    result
+}

@@ -29,7 +29,15 @@ impl Dnsmasq {
     /// # Errors
     /// When dnsmasq is missing or does not start.
     pub fn start(namespace: &Namespace, config: &DnsmasqConfig) -> Result<Self> {
-        let dir = namespace.lab().dir().join("dnsmasq");
+        Self::start_named(namespace, "dnsmasq", config)
+    }
+
+    /// The same with a name of its own, for a second one in a laboratory.
+    ///
+    /// # Errors
+    /// When dnsmasq is missing or does not start.
+    pub fn start_named(namespace: &Namespace, name: &str, config: &DnsmasqConfig) -> Result<Self> {
+        let dir = namespace.lab().dir().join(name);
         fs::create_dir_all(&dir).context(|| format!("make {}", dir.display()))?;
         let mut text = format!(
             "no-resolv\nno-hosts\nno-daemon\nkeep-in-foreground\nuser=root\ngroup=root\npid-file={0}/pid\n\
@@ -45,7 +53,7 @@ impl Dnsmasq {
         let file = dir.join("dnsmasq.conf");
         fs::write(&file, text).context(|| format!("write {}", file.display()))?;
         let option = format!("--conf-file={}", file.display());
-        let mut process = namespace.spawn("dnsmasq", &[&option], "dnsmasq")?;
+        let mut process = namespace.spawn("dnsmasq", &[&option], name)?;
         process.wait_for_log("started", Duration::from_secs(10))?;
         Ok(Self { process })
     }
