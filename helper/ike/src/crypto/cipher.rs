@@ -409,3 +409,7 @@ fn cbc_decrypt(key: &[u8], iv: &[u8], content: &mut [u8]) -> Result<(), CryptoEr
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "cipher_tests.rs"]
+mod tests;

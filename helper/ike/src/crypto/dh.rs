@@ -239,3 +239,7 @@ fn with_prefix(x_y: &[u8]) -> Vec<u8> {
     point.extend_from_slice(x_y);
     point
 }
+
+#[cfg(test)]
+#[path = "dh_tests.rs"]
+mod tests;

@@ -174,3 +174,7 @@ impl Cutter<'_> {
         Ok(Zeroizing::new(head.to_vec()))
     }
 }
+
+#[cfg(test)]
+#[path = "keys_tests.rs"]
+mod tests;

@@ -95,3 +95,7 @@ fn compute_with(key: &hmac::Key, parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     }
     Zeroizing::new(context.sign().as_ref().to_vec())
 }
+
+#[cfg(test)]
+#[path = "prf_tests.rs"]
+mod tests;
