@@ -105,7 +105,8 @@ pub fn default_ike_proposals() -> Vec<IkeProposal> {
 /// secrecy of its own, which a gateway may not want.
 pub fn default_esp_proposals() -> Vec<EspProposal> {
     let esn = both_esn();
-    let aead = EspProposal { ciphers: aead_ciphers(), integ: Vec::new(), groups: Vec::new(), esn: esn.clone() };
+    let aead =
+        EspProposal { ciphers: aead_ciphers(), integ: Vec::new(), groups: Vec::new(), esn: esn.clone() };
     let classic = EspProposal { ciphers: cbc_ciphers(), integ: hmacs(), groups: Vec::new(), esn };
     vec![aead, classic]
 }

@@ -129,18 +129,25 @@ impl Attribute {
 
     fn value(&self) -> Vec<u8> {
         match self {
-            Attribute::InternalIp4Address(address) | Attribute::Ip4Netmask(address) | Attribute::Ip4Dns(address) => {
+            Attribute::InternalIp4Address(address)
+            | Attribute::Ip4Netmask(address)
+            | Attribute::Ip4Dns(address) => {
                 address.map(|address| address.octets().to_vec()).unwrap_or_default()
             }
             Attribute::Ip4Subnet(subnet) => {
                 subnet.map(|(address, mask)| [address.octets(), mask.octets()].concat()).unwrap_or_default()
             }
             Attribute::Ip6Address(prefix) | Attribute::Ip6Subnet(prefix) => {
-                let octets = |(address, length): (Ipv6Addr, u8)| [address.octets().as_slice(), &[length]].concat();
+                let octets =
+                    |(address, length): (Ipv6Addr, u8)| [address.octets().as_slice(), &[length]].concat();
                 prefix.map(octets).unwrap_or_default()
             }
-            Attribute::Ip6Dns(address) => address.map(|address| address.octets().to_vec()).unwrap_or_default(),
-            Attribute::InternalDnsDomain(text) | Attribute::ApplicationVersion(text) => text.as_bytes().to_vec(),
+            Attribute::Ip6Dns(address) => {
+                address.map(|address| address.octets().to_vec()).unwrap_or_default()
+            }
+            Attribute::InternalDnsDomain(text) | Attribute::ApplicationVersion(text) => {
+                text.as_bytes().to_vec()
+            }
             Attribute::Other { value, .. } => value.clone(),
         }
     }

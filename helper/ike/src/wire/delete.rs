@@ -36,13 +36,18 @@ impl Delete {
         let expected_size = match protocol {
             Protocol::Ike => 0,
             Protocol::Ah | Protocol::Esp => 4,
-            Protocol::Other(_) => return Err(WireError::Malformed { what: "the protocol of a Delete payload" }),
+            Protocol::Other(_) => {
+                return Err(WireError::Malformed { what: "the protocol of a Delete payload" });
+            }
         };
         if spi_size != expected_size || (protocol == Protocol::Ike && count != 0) {
             return Err(WireError::Malformed { what: "the SPI size of a Delete payload" });
         }
         if reader.remaining() != count * usize::from(spi_size) {
-            return Err(WireError::BadLength { what: "the SPI list of a Delete payload", length: reader.remaining() });
+            return Err(WireError::BadLength {
+                what: "the SPI list of a Delete payload",
+                length: reader.remaining(),
+            });
         }
         let mut spis = Vec::new();
         while !reader.is_empty() {

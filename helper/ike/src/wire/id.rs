@@ -1,4 +1,4 @@
-//! Identification payloads (RFC 7296 section 3.5): who an end says it is.
+//! Identification payloads (RFC 7296 section 3.5): who an end says it is. Their text form is in [`super::id_text`].
 
 use std::net::IpAddr;
 
@@ -56,7 +56,7 @@ impl From<IdType> for u8 {
     }
 }
 
-/// An identity: its kind and its octets.
+/// An identity: its kind and its octets. Read one from a profile with [`str::parse`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Identification {
     /// The kind.

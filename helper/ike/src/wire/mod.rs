@@ -15,8 +15,10 @@ pub mod cp;
 pub mod delete;
 pub mod eap;
 pub mod encrypted;
+pub mod fuzz;
 pub mod header;
 pub mod id;
+pub mod id_text;
 pub mod ke;
 pub mod keep_old_ike_sa;
 pub mod message;
@@ -38,6 +40,7 @@ pub use eap::EapMessage;
 pub use encrypted::{EncryptedKind, EncryptedRef};
 pub use header::{ExchangeType, Flags, HEADER_LENGTH, Header};
 pub use id::{IdType, Identification};
+pub use id_text::IdTextError;
 pub use ke::KeyExchange;
 pub use keep_old_ike_sa::KeepOldIkeSa;
 pub use message::{Message, ParsedMessage, emit_message};
@@ -47,3 +50,6 @@ pub use payload::{Payload, UnknownPayload, emit_payloads, find_notify, parse_pay
 pub use sa::{Proposal, Protocol, SecurityAssociation, Transform, TransformType, transform_id};
 pub use ts::{TrafficSelector, TrafficSelectors};
 pub use vendor_id::VendorId;
+
+#[cfg(test)]
+mod tests;

@@ -152,7 +152,9 @@ impl Payload {
             payload_type::CP => Payload::Cp(Configuration::parse(body)?),
             payload_type::EAP => Payload::Eap(EapMessage::parse(body)?),
             payload_type::SK | payload_type::SKF => return Err(WireError::NestedEncrypted),
-            payload_type if generic.critical => return Err(WireError::UnsupportedCriticalPayload { payload_type }),
+            payload_type if generic.critical => {
+                return Err(WireError::UnsupportedCriticalPayload { payload_type });
+            }
             payload_type => {
                 Payload::Unknown(UnknownPayload { payload_type, critical: false, body: body.to_vec() })
             }
@@ -263,7 +265,10 @@ pub(crate) fn emit_chain(payloads: &[Payload], after: u8, out: &mut Vec<u8>) {
 }
 
 /// Adds a payload to those read so far.
-pub(crate) fn push_bounded(payloads: &mut Vec<Payload>, generic: &GenericPayload<'_>) -> Result<(), WireError> {
+pub(crate) fn push_bounded(
+    payloads: &mut Vec<Payload>,
+    generic: &GenericPayload<'_>,
+) -> Result<(), WireError> {
     if payloads.len() == MAX_PAYLOADS {
         return Err(WireError::TooMany { what: "payloads", limit: MAX_PAYLOADS });
     }

@@ -128,7 +128,9 @@ impl TrafficSelector {
             (IpAddr::V4(start), IpAddr::V4(end)) => {
                 let range = (u128::from(start.to_bits()), u128::from(end.to_bits()));
                 split(range, 32)
-                    .filter_map(|(bits, length)| Some((Ipv4Addr::from_bits(u32::try_from(bits).ok()?).into(), length)))
+                    .filter_map(|(bits, length)| {
+                        Some((Ipv4Addr::from_bits(u32::try_from(bits).ok()?).into(), length))
+                    })
                     .collect()
             }
             (IpAddr::V6(start), IpAddr::V6(end)) => split((start.to_bits(), end.to_bits()), 128)
@@ -180,7 +182,8 @@ impl TrafficSelector {
     }
 
     fn emit(&self, out: &mut Vec<u8>) {
-        let (kind, address) = if self.start.is_ipv4() { (TS_IPV4_ADDR_RANGE, 4) } else { (TS_IPV6_ADDR_RANGE, 16) };
+        let (kind, address) =
+            if self.start.is_ipv4() { (TS_IPV4_ADDR_RANGE, 4) } else { (TS_IPV6_ADDR_RANGE, 16) };
         out.extend_from_slice(&[kind, self.protocol]);
         out.extend_from_slice(&len16(FIXED + 2 * address).to_be_bytes());
         out.extend_from_slice(&self.start_port.to_be_bytes());
@@ -299,7 +302,8 @@ fn split((start, end): (u128, u128), width: u32) -> impl Iterator<Item = (u128, 
         let start = next.filter(|start| *start <= end)?;
         // The largest block that begins here and does not reach beyond the end.
         let mut host_bits = start.trailing_zeros().min(width);
-        while host_bits > 0 && u128::MAX.checked_shr(128 - host_bits).is_none_or(|hosts| hosts > end - start) {
+        while host_bits > 0 && u128::MAX.checked_shr(128 - host_bits).is_none_or(|hosts| hosts > end - start)
+        {
             host_bits -= 1;
         }
         let hosts = u128::MAX.checked_shr(128 - host_bits).unwrap_or(0);
