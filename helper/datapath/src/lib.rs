@@ -25,6 +25,12 @@ mod event;
 mod policy;
 mod sa;
 
+#[cfg(target_os = "linux")]
+mod packet;
+#[cfg(target_os = "linux")]
+#[path = "linux/mod.rs"]
+mod platform;
+#[cfg(not(target_os = "linux"))]
 #[path = "unsupported.rs"]
 mod platform;
 

@@ -1,0 +1,17 @@
+//! The pump on Linux: shared state, and the handle's side of it. The threads are [`inbound`] and [`outbound`].
+
+mod address;
+mod egress;
+mod inbound;
+mod outbound;
+mod pump;
+mod queue;
+mod rate;
+mod receive;
+mod send;
+mod socket;
+mod sys;
+mod tun;
+
+pub(crate) use pump::Pump;
+pub use queue::EventReceiver;

@@ -1,0 +1,262 @@
+//! What the owner's handle does: change the shared state, wake the threads, join them in the end.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+
+use super::egress::{Resolved, Table};
+use super::inbound::{self, Entry};
+use super::outbound;
+use super::queue::{EventReceiver, Queues, lock};
+use super::socket::Socket;
+use super::sys::Wake;
+use super::tun::Tun;
+use crate::config::{Config, Framing, Keepalive, TunFd};
+use crate::counters::{AtomicCounters, Counters};
+use crate::error::DataPathError;
+use crate::sa::{Egress, InboundHandle, InboundSpec, SocketId};
+
+/// What the threads and the handle share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) stop: AtomicBool,
+    pub(super) inner_mtu: AtomicU16,
+    pub(super) egress: ArcSwap<Table>,
+    pub(super) counters: AtomicCounters,
+    pub(super) queues: Arc<Queues>,
+    /// Wakes the sending thread.
+    pub(super) tx_wake: Wake,
+    /// Wakes the receiving thread.
+    pub(super) rx_wake: Wake,
+    commands: Mutex<Vec<Command>>,
+    has_commands: AtomicBool,
+}
+
+/// A change for the receiving thread, which alone owns sockets to poll and inbound SAs.
+#[derive(Debug)]
+pub(super) enum Command {
+    AddSocket(Arc<Socket>),
+    RemoveSocket(SocketId),
+    AddInbound(Box<Entry>),
+    RemoveInbound(u32),
+    Keepalive(SocketId, Option<Keepalive>),
+}
+
+impl Shared {
+    fn command(&self, command: Command) {
+        let mut commands = lock(&self.commands);
+        commands.push(command);
+        self.has_commands.store(true, Ordering::Release);
+        drop(commands);
+        self.rx_wake.wake();
+    }
+
+    /// The commands that wait, without a lock when there are none.
+    pub(super) fn take_commands(&self) -> Vec<Command> {
+        if !self.has_commands.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut commands = lock(&self.commands);
+        self.has_commands.store(false, Ordering::Release);
+        std::mem::take(&mut *commands)
+    }
+
+    /// An inbound SA that waits to be added, before the commands have their turn.
+    pub(super) fn take_inbound(&self, spi: u32) -> Option<Entry> {
+        if !self.has_commands.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut commands = lock(&self.commands);
+        let waits = |command: &Command| matches!(command, Command::AddInbound(entry) if entry.spi() == spi);
+        let at = commands.iter().position(waits)?;
+        match commands.remove(at) {
+            Command::AddInbound(entry) => Some(*entry),
+            Command::AddSocket(_)
+            | Command::RemoveSocket(_)
+            | Command::RemoveInbound(_)
+            | Command::Keepalive(..) => None,
+        }
+    }
+
+    pub(super) fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Pump {
+    shared: Arc<Shared>,
+    sockets: Mutex<HashMap<SocketId, Arc<Socket>>>,
+    next_socket: AtomicU32,
+    inbound: Mutex<HashSet<u32>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+fn failed(doing: &'static str) -> impl Fn(io::Error) -> DataPathError {
+    move |source| DataPathError::Io { doing, source }
+}
+
+impl Pump {
+    pub(crate) fn start(tun: TunFd, config: Config) -> Result<(Self, EventReceiver), DataPathError> {
+        let queues = Queues::new(config.ike_queue, config.event_queue).map_err(failed("make an eventfd"))?;
+        let queues = Arc::new(queues);
+        let tun = Arc::new(Tun::new(tun, config.offloads).map_err(failed("set up the TUN device"))?);
+        let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
+            inner_mtu: AtomicU16::new(config.inner_mtu),
+            egress: ArcSwap::from_pointee(Table::default()),
+            counters: AtomicCounters::default(),
+            queues: Arc::clone(&queues),
+            tx_wake: Wake::new().map_err(failed("make an eventfd"))?,
+            rx_wake: Wake::new().map_err(failed("make an eventfd"))?,
+            commands: Mutex::new(Vec::new()),
+            has_commands: AtomicBool::new(false),
+            config,
+        });
+        let mut pump = Self {
+            shared: Arc::clone(&shared),
+            sockets: Mutex::default(),
+            next_socket: AtomicU32::new(0),
+            inbound: Mutex::default(),
+            threads: Vec::new(),
+        };
+        // From here on dropping `pump` stops what was started.
+        let sender = outbound::Sender::new(Arc::clone(&shared), Arc::clone(&tun));
+        let receiver = inbound::Receiver::new(Arc::clone(&shared), tun).map_err(failed("make an epoll"))?;
+        pump.spawn("tx", move || sender.run())?;
+        pump.spawn("rx", move || receiver.run())?;
+        Ok((pump, EventReceiver::new(queues)))
+    }
+
+    fn spawn(&mut self, what: &str, run: impl FnOnce() + Send + 'static) -> Result<(), DataPathError> {
+        let name = format!("{}-{what}", self.shared.config.name);
+        let thread = thread::Builder::new().name(name).spawn(run).map_err(failed("start a thread"))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    pub(crate) fn add_socket(&self, socket: UdpSocket, framing: Framing) -> Result<SocketId, DataPathError> {
+        if self.shared.stopped() {
+            return Err(DataPathError::Stopped);
+        }
+        let id = SocketId(self.next_socket.fetch_add(1, Ordering::Relaxed));
+        let socket = Socket::new(id, socket, framing, self.shared.config.offloads)
+            .map_err(failed("set up a UDP socket"))?;
+        let socket = Arc::new(socket);
+        lock(&self.sockets).insert(id, Arc::clone(&socket));
+        self.shared.command(Command::AddSocket(socket));
+        Ok(id)
+    }
+
+    pub(crate) fn remove_socket(&self, id: SocketId) -> Result<(), DataPathError> {
+        let mut sockets = lock(&self.sockets);
+        sockets.remove(&id).ok_or(DataPathError::UnknownSocket(id))?;
+        self.change_egress(|table| table.remove_socket(id));
+        self.shared.command(Command::RemoveSocket(id));
+        Ok(())
+    }
+
+    fn socket(&self, id: SocketId) -> Result<Arc<Socket>, DataPathError> {
+        lock(&self.sockets).get(&id).cloned().ok_or(DataPathError::UnknownSocket(id))
+    }
+
+    pub(crate) fn send_ike(
+        &self,
+        socket: SocketId,
+        peer: SocketAddr,
+        message: &[u8],
+    ) -> Result<(), DataPathError> {
+        self.socket(socket)?.send_ike(peer, message).map_err(failed("send an IKE message"))
+    }
+
+    pub(crate) fn set_keepalive(
+        &self,
+        socket: SocketId,
+        keepalive: Option<Keepalive>,
+    ) -> Result<(), DataPathError> {
+        self.socket(socket)?;
+        self.shared.command(Command::Keepalive(socket, keepalive));
+        Ok(())
+    }
+
+    pub(crate) fn add_inbound(&self, spec: InboundSpec) -> Result<InboundHandle, DataPathError> {
+        if self.shared.stopped() {
+            return Err(DataPathError::Stopped);
+        }
+        let spi = spec.sa.spi();
+        if !lock(&self.inbound).insert(spi) {
+            return Err(DataPathError::DuplicateSpi(spi));
+        }
+        let entry = Entry::new(spec);
+        let handle = InboundHandle { spi, counters: Arc::clone(&entry.counters) };
+        self.shared.command(Command::AddInbound(Box::new(entry)));
+        Ok(handle)
+    }
+
+    pub(crate) fn remove_inbound(&self, spi: u32) -> bool {
+        let known = lock(&self.inbound).remove(&spi);
+        if known {
+            self.shared.command(Command::RemoveInbound(spi));
+        }
+        known
+    }
+
+    pub(crate) fn set_default_egress(&self, egress: Option<Egress>) -> Result<(), DataPathError> {
+        let sockets = lock(&self.sockets);
+        let egress = resolve(&sockets, egress)?;
+        self.change_egress(|table| table.set_default(egress));
+        Ok(())
+    }
+
+    pub(crate) fn set_route(&self, destination: IpNet, egress: Option<Egress>) -> Result<(), DataPathError> {
+        let sockets = lock(&self.sockets);
+        let egress = resolve(&sockets, egress)?;
+        self.change_egress(|table| table.set_route(destination, egress));
+        Ok(())
+    }
+
+    /// Replaces the table by a changed copy. Callers hold the lock of `sockets`, so that one change does not undo another
+    /// and no socket is removed in between.
+    fn change_egress(&self, change: impl FnOnce(&mut Table)) {
+        let mut table = Table::clone(&self.shared.egress.load());
+        change(&mut table);
+        self.shared.egress.store(Arc::new(table));
+    }
+
+    pub(crate) fn set_inner_mtu(&self, mtu: u16) {
+        self.shared.inner_mtu.store(mtu, Ordering::Relaxed);
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.shared.counters.read()
+    }
+}
+
+fn resolve(
+    sockets: &HashMap<SocketId, Arc<Socket>>,
+    egress: Option<Egress>,
+) -> Result<Option<Arc<Resolved>>, DataPathError> {
+    let Some(egress) = egress else { return Ok(None) };
+    let socket = sockets.get(&egress.socket).ok_or(DataPathError::UnknownSocket(egress.socket))?;
+    Ok(Some(Arc::new(Resolved::new(&egress, Arc::clone(socket)))))
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.tx_wake.wake();
+        self.shared.rx_wake.wake();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a data path thread panicked");
+            }
+        }
+    }
+}
