@@ -8,13 +8,17 @@
 //! - [`crypto`]: suites, key derivation, the Encrypted payload, key agreement.
 //! - [`auth`]: pre-shared keys, signatures, certificates and identities.
 //! - [`eap`]: EAP and EAP-MSCHAPv2 inside IKE_AUTH.
+//! - [`exchange`]: the exchanges, from both ends.
 //! - [`keylog`]: key log lines for Wireshark.
+//! - [`proposal`]: what a profile allows, what is offered for it, what was agreed.
+//! - [`error`]: what can be wrong with what a peer sends.
 //! - [`time`]: the monotonic and the wall clock.
 
 pub mod auth;
 pub mod crypto;
 pub mod eap;
 pub mod error;
+pub mod exchange;
 pub mod keylog;
 pub mod proposal;
 pub mod time;

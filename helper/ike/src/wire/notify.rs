@@ -42,9 +42,6 @@ macro_rules! notify_types {
                 }
             }
         }
-
-        #[cfg(test)]
-        const ALL: &[NotifyType] = &[$(NotifyType::$name,)*];
     };
 }
 

@@ -311,3 +311,79 @@ fn split((start, end): (u128, u128), width: u32) -> impl Iterator<Item = (u128, 
         Some((start, u8::try_from(width - host_bits).unwrap_or(u8::MAX)))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(address: &str, length: u8) -> TrafficSelector {
+        TrafficSelector::from_prefix(address.parse().unwrap(), length)
+    }
+
+    fn range(start: &str, end: &str) -> TrafficSelector {
+        TrafficSelector::new(0, 0, u16::MAX, start.parse().unwrap(), end.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_prefix_is_the_range_of_its_addresses() {
+        assert_eq!(prefix("10.1.2.3", 8), range("10.0.0.0", "10.255.255.255"));
+        assert_eq!(prefix("10.1.2.3", 32), range("10.1.2.3", "10.1.2.3"));
+        assert_eq!(prefix("10.1.2.3", 0), TrafficSelector::any_v4());
+        assert_eq!(prefix("2001:db8::5", 32), range("2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"));
+        assert_eq!(prefix("2001:db8::5", 255), TrafficSelector::host("2001:db8::5".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_range_becomes_the_fewest_prefixes() {
+        let prefixes = range("10.0.0.1", "10.0.0.6").prefixes();
+        let text: Vec<String> =
+            prefixes.iter().map(|(address, length)| format!("{address}/{length}")).collect();
+        assert_eq!(text, ["10.0.0.1/32", "10.0.0.2/31", "10.0.0.4/31", "10.0.0.6/32"]);
+        assert_eq!(TrafficSelector::any_v6().prefixes(), [(Ipv6Addr::UNSPECIFIED.into(), 0)]);
+        assert_eq!(TrafficSelector::any_v4().prefixes(), [(Ipv4Addr::UNSPECIFIED.into(), 0)]);
+        assert_eq!(range("0.0.0.1", "255.255.255.255").prefixes().len(), 32);
+    }
+
+    #[test]
+    fn narrowing_keeps_what_both_want_once() {
+        let wanted = TrafficSelectors::new(vec![TrafficSelector::any_v4(), TrafficSelector::any_v6()]);
+        let allowed = TrafficSelectors::new(vec![
+            prefix("10.0.0.0", 16),
+            prefix("10.0.0.0", 8),
+            prefix("10.9.0.0", 16),
+        ]);
+        assert_eq!(wanted.narrow(&allowed).selectors, [prefix("10.0.0.0", 8)]);
+        let elsewhere = TrafficSelectors::new(vec![prefix("192.0.2.0", 24)]);
+        assert!(elsewhere.narrow(&allowed).selectors.is_empty());
+        let dhcp = TrafficSelector::any_v4().with_protocol(17, 67, 67).unwrap();
+        let http = TrafficSelector::any_v4().with_protocol(6, 80, 80).unwrap();
+        assert_eq!(dhcp.intersect(&http), None);
+        assert_eq!(dhcp.intersect(&prefix("10.0.0.1", 32)).unwrap().to_string(), "10.0.0.1/32[17/67]");
+    }
+
+    #[test]
+    fn opaque_ports_are_part_of_any_and_of_nothing_else() {
+        let opaque = TrafficSelector::any_v4().with_protocol(6, u16::MAX, 0).unwrap();
+        let some = TrafficSelector::any_v4().with_protocol(6, 1, u16::MAX).unwrap();
+        assert!(TrafficSelector::any_v4().covers(&opaque) && opaque.covers(&opaque));
+        assert_eq!(opaque.intersect(&some), None);
+    }
+
+    #[test]
+    fn what_is_no_range_is_no_selector() {
+        let new = |start: &str, end: &str| {
+            TrafficSelector::new(0, 0, 1, start.parse().unwrap(), end.parse().unwrap())
+        };
+        assert_eq!(new("10.0.0.2", "10.0.0.1"), None);
+        assert_eq!(new("10.0.0.1", "::1"), None);
+        assert_eq!(TrafficSelector::any_v4().with_protocol(6, 2, 1), None);
+    }
+
+    #[test]
+    fn people_see_prefixes_or_ranges_with_ports() {
+        assert_eq!(prefix("10.0.0.0", 8).to_string(), "10.0.0.0/8");
+        assert_eq!(range("10.0.0.1", "10.0.0.2").to_string(), "10.0.0.1-10.0.0.2");
+        let any_tcp = TrafficSelector::any_v6().with_protocol(6, 0, u16::MAX).unwrap();
+        assert_eq!(any_tcp.to_string(), "::/0[6/any]");
+    }
+}
