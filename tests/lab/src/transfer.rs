@@ -65,8 +65,14 @@ impl TransferServer {
     /// When the port cannot be bound.
     pub fn start(namespace: &Namespace, port: u16) -> Result<Self> {
         let any = SocketAddr::from(([0u16; 8], port)); // dual-stack: net.ipv6.bindv6only is 0 in a new namespace
-        let listener = namespace.listen_tcp(any)?;
-        let echo = namespace.bind_udp(any)?;
+        Self::serve(namespace.listen_tcp(any)?, namespace.bind_udp(any)?)
+    }
+
+    /// Starts it on sockets that are there already.
+    ///
+    /// # Errors
+    /// When a socket option is refused.
+    pub fn serve(listener: TcpListener, echo: UdpSocket) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         listener.set_nonblocking(true).context(|| "listener".to_owned())?;
         echo.set_read_timeout(Some(Duration::from_millis(100))).context(|| "echo".to_owned())?;
