@@ -17,6 +17,7 @@ use ropewalk_profile::{Profile, Secrets};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::connection;
+use crate::platform::Platform;
 use crate::state::{Key, Registry, StatusPublisher};
 
 /// What every connection needs to know of the service.
@@ -28,6 +29,10 @@ pub struct EngineConfig {
     pub runtime_dir: PathBuf,
     /// When set, keys are logged into this folder in the formats Wireshark reads.
     pub key_log_dir: Option<PathBuf>,
+    /// Use segmentation offloads where the kernel has them.
+    pub offloads: bool,
+    /// The system's networks; without it nothing can be connected.
+    pub platform: Option<Arc<Platform>>,
 }
 
 /// What is needed to start a connection.
@@ -113,6 +118,12 @@ impl CredentialSource {
     #[must_use]
     pub fn nobody() -> Self {
         Self { questions: None }
+    }
+
+    /// Whether there is, or was, somebody to ask.
+    #[must_use]
+    pub fn can_ask(&self) -> bool {
+        self.questions.as_ref().is_some_and(|questions| !questions.is_closed())
     }
 
     /// Asks the client that started the connection, and waits as long as the user needs; select on the

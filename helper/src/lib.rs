@@ -4,6 +4,8 @@
 //! asks whether the caller may, [`store`] has the profile, [`engine`] runs the connection and [`state`] tells
 //! everyone who watches.
 
+pub mod clock;
 pub mod connection;
 pub mod engine;
+pub mod platform;
 pub mod state;

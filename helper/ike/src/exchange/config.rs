@@ -1,0 +1,89 @@
+//! What the owner of a connection decides before the first message: identities, credentials, proposals, what to ask for.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::auth::credential::ClientCertificate;
+use crate::auth::pki::TrustAnchors;
+use crate::proposal::{EspProposal, IkeProposal};
+use crate::time::UnixTime;
+use crate::wire::{Identification, TrafficSelectors};
+
+/// How we prove who we are.
+#[derive(Clone)]
+pub enum LocalAuth {
+    /// With a pre-shared key, which proves the gateway as well.
+    Psk(Zeroizing<Vec<u8>>),
+    /// With a certificate and its private key.
+    Certificate(Arc<ClientCertificate>),
+    /// With EAP-MSCHAPv2, once the gateway has proved itself by certificate.
+    EapMschapv2 {
+        /// What an EAP-Request/Identity is answered with.
+        identity: String,
+        /// The user's name in MSCHAPv2.
+        user: String,
+        /// The password.
+        password: Zeroizing<String>,
+    },
+}
+
+impl fmt::Debug for LocalAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Psk(_) => "Psk(..)",
+            Self::Certificate(_) => "Certificate(..)",
+            Self::EapMschapv2 { .. } => "EapMschapv2(..)",
+        })
+    }
+}
+
+/// What the gateway must prove.
+#[derive(Clone, Debug)]
+pub struct GatewayIdentity {
+    /// Who it must be.
+    pub expected: Identification,
+    /// Whether the request names it (IDr), so that a gateway with several identities chooses this one.
+    pub announce: bool,
+    /// The authorities its chain must lead to; not used with a pre-shared key.
+    pub trust_anchors: TrustAnchors,
+}
+
+/// What the Configuration payload asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddressRequest {
+    /// Ask for an IPv4 address; with the one held before, so that it may be given again.
+    pub ipv4: Option<Option<Ipv4Addr>>,
+    /// The same for IPv6.
+    pub ipv6: Option<Option<Ipv6Addr>>,
+}
+
+/// Everything the initial exchanges need.
+#[derive(Clone, Debug)]
+pub struct InitiatorConfig {
+    /// Proposals for the IKE_SA, the preferred one first.
+    pub ike_proposals: Vec<IkeProposal>,
+    /// Proposals for CHILD_SAs.
+    pub esp_proposals: Vec<EspProposal>,
+    /// Who we say we are.
+    pub local_id: Identification,
+    /// How we prove it.
+    pub auth: LocalAuth,
+    /// Whom we want to talk to.
+    pub gateway: GatewayIdentity,
+    /// The inner addresses to ask for.
+    pub request: AddressRequest,
+    /// Our side's traffic selectors to propose.
+    pub ts_i: TrafficSelectors,
+    /// The gateway's side.
+    pub ts_r: TrafficSelectors,
+    /// Offer MOBIKE.
+    pub mobike: bool,
+    /// Silence after which the gateway's liveness is checked.
+    pub dpd: Option<Duration>,
+    /// The wall clock now, for certificates.
+    pub wall_clock: UnixTime,
+}

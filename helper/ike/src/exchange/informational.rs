@@ -1,0 +1,54 @@
+//! INFORMATIONAL: deletion, liveness and news (RFC 7296 sections 1.4 and 2.4).
+
+use super::sa::{CloseReason, IkeSa};
+use crate::error::PeerMisbehaved;
+use crate::wire::{Delete, Payload, Protocol};
+
+impl IkeSa {
+    /// Answers the peer's INFORMATIONAL request: the answer, and what was wrong with the request.
+    pub(super) fn answer_informational(
+        &mut self,
+        payloads: &[Payload],
+    ) -> (Vec<Payload>, Result<(), PeerMisbehaved>) {
+        let mut deleted = Vec::new();
+        let mut outcome = Ok(());
+        for payload in payloads {
+            if let Payload::Delete(delete) = payload {
+                match delete.protocol {
+                    Protocol::Ike => {
+                        self.finish(CloseReason::DeletedByPeer);
+                        return (Vec::new(), Ok(()));
+                    }
+                    Protocol::Esp => self.delete_for_peer(&delete.spis, &mut deleted),
+                    Protocol::Ah | Protocol::Other(_) => {
+                        outcome = Err(PeerMisbehaved::DeleteProtocol { protocol: delete.protocol.into() });
+                    }
+                }
+            }
+        }
+        if outcome.is_ok() {
+            outcome = self.fatal_notify(payloads);
+        }
+        let answer =
+            if deleted.is_empty() { Vec::new() } else { vec![Payload::Delete(Delete::esp(deleted))] };
+        (answer, outcome)
+    }
+
+    /// The peer names its own inbound SPIs, which are our outbound ones; the answer names ours, except for those that
+    /// we are deleting ourselves at this moment (RFC 7296 section 1.4.1).
+    fn delete_for_peer(&mut self, spis: &[u32], deleted: &mut Vec<u32>) {
+        for spi_out in spis {
+            let found = self.children.iter().find(|child| child.spi_out == *spi_out);
+            let Some(spi_in) = found.map(|child| child.spi_in) else { continue };
+            if !self.is_deleting_child(spi_in) {
+                deleted.push(spi_in);
+            }
+            self.remove_child(spi_in);
+        }
+    }
+
+    /// The Delete payload for CHILD_SAs, by our inbound SPIs.
+    pub(super) fn delete_payload(spis: &[u32]) -> Payload {
+        Payload::Delete(Delete::esp(spis.to_vec()))
+    }
+}

@@ -1,0 +1,517 @@
+//! IKE_AUTH, sent and waiting (RFC 7296 sections 1.2, 2.15 and 2.16).
+//!
+//! With a pre-shared key or a certificate of our own it is one exchange. With EAP the gateway proves itself first, by
+//! certificate; nothing of the user's goes out before that is verified. Then the EAP rounds follow, and a last exchange
+//! in which both sides prove with the method's MSK that they are still the same.
+
+use rand_core::CryptoRng;
+use zeroize::Zeroizing;
+
+use super::eap_rounds::{EapRounds, RoundStep};
+use super::init::{certificate_request, notifies};
+use super::outcome::{Established, HandshakeError, InnerConfig};
+use crate::auth::psk::{shared_key_auth, verify_shared_key_auth};
+use crate::auth::{IdRef, auth_octets, verify_gateway, verify_signature};
+use crate::crypto::{IkeCipher, IkeKeys, Prf, keys::KeyInputs};
+use crate::error::PeerMisbehaved;
+use crate::exchange::child::ChildOffer;
+use crate::exchange::config::{InitiatorConfig, LocalAuth};
+use crate::exchange::create_child_sa::ChildPolicy;
+use crate::exchange::nat::NatSituation;
+use crate::exchange::protect::Protection;
+use crate::exchange::retransmit::ResponseWindow;
+use crate::exchange::sa::{Features, IkeSa, SaParams};
+use crate::exchange::{IkeSpis, Path, Role};
+use crate::proposal::ChosenIke;
+use crate::time::Instant;
+use crate::wire::{
+    Attribute, AuthMethod, Authentication, CertEncoding, Certificate, ConfigType, Configuration, Delete,
+    ExchangeType, Flags, Header, Identification, Notify, NotifyType, ParsedMessage, Payload,
+};
+
+/// What IKE_SA_INIT agreed on.
+pub struct Negotiated {
+    /// The path after the float.
+    pub path: Path,
+    /// Both SPIs.
+    pub spis: IkeSpis,
+    /// The suite.
+    pub suite: ChosenIke,
+    /// Its cipher.
+    pub cipher: IkeCipher,
+    /// Its PRF.
+    pub prf: Prf,
+    /// g^ir.
+    pub shared_secret: Zeroizing<Vec<u8>>,
+    /// Our nonce.
+    pub nonce_i: Vec<u8>,
+    /// The gateway's nonce.
+    pub nonce_r: Vec<u8>,
+    /// Our request, as sent.
+    pub request: Vec<u8>,
+    /// The gateway's answer, as received.
+    pub response: Vec<u8>,
+    /// Where NATs are.
+    pub nat: NatSituation,
+    /// What the gateway can do.
+    pub features: Features,
+    /// The hash algorithms it takes in signatures (RFC 7427).
+    pub peer_hashes: Vec<u16>,
+    /// It sent a certificate request.
+    pub certificate_requested: bool,
+}
+
+/// What the next answer must bring.
+enum Awaiting {
+    /// The gateway's proof and the CHILD_SA.
+    Proof,
+    /// The gateway's proof and the first EAP request.
+    EapStart,
+    /// The next EAP packet.
+    Eap(Box<EapRounds>),
+    /// The gateway's proof with the MSK, and the CHILD_SA.
+    EapProof(Zeroizing<[u8; 64]>),
+}
+
+/// A request of IKE_AUTH is on its way.
+pub struct AuthSent {
+    negotiated: Negotiated,
+    keys: IkeKeys,
+    protection: Protection,
+    child: ChildOffer,
+    awaiting: Awaiting,
+    /// The gateway's ID payload body, once it proved itself in an EAP exchange.
+    gateway_id: Option<Identification>,
+}
+
+/// What an answer did.
+pub enum AuthStep {
+    /// Nothing: it is not authentic.
+    Ignore {
+        /// As before.
+        state: Box<AuthSent>,
+        /// What was wrong.
+        misbehaved: PeerMisbehaved,
+    },
+    /// Fragments are missing.
+    Wait(Box<AuthSent>),
+    /// Another round.
+    Next {
+        /// The next state.
+        state: Box<AuthSent>,
+        /// Its request.
+        datagrams: Vec<Vec<u8>>,
+    },
+    /// Done.
+    Established(Box<Established>),
+    /// The attempt is over; with a state the gateway may hold an IKE_SA that it should be told to drop.
+    Failed {
+        /// For the farewell.
+        state: Option<Box<AuthSent>>,
+        /// Why.
+        error: HandshakeError,
+    },
+}
+
+enum Verdict {
+    Next(Awaiting, Vec<Payload>),
+    Done(Box<Proven>),
+}
+
+/// The gateway proved itself for the last time; what it granted.
+struct Proven {
+    gateway_id: Identification,
+    payloads: Vec<Payload>,
+}
+
+impl AuthSent {
+    /// Derives the keys and makes the first request.
+    ///
+    /// # Errors
+    /// Keys that cannot be derived, a signature that cannot be made.
+    pub fn begin(
+        negotiated: Negotiated,
+        config: &InitiatorConfig,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(Self, Vec<Vec<u8>>), HandshakeError> {
+        let inputs = KeyInputs {
+            nonce_i: &negotiated.nonce_i,
+            nonce_r: &negotiated.nonce_r,
+            spi_i: negotiated.spis.initiator.to_be_bytes(),
+            spi_r: negotiated.spis.responder.to_be_bytes(),
+        };
+        let keys = IkeKeys::initial(negotiated.prf, negotiated.cipher, &inputs, &negotiated.shared_secret)?;
+        let protection = Protection::new(negotiated.cipher, &keys, Role::Initiator)?;
+        let child = ChildOffer::new(&config.esp_proposals, config.ts_i.clone(), config.ts_r.clone(), rng);
+        let awaiting = match &config.auth {
+            LocalAuth::Psk(_) | LocalAuth::Certificate(_) => Awaiting::Proof,
+            LocalAuth::EapMschapv2 { .. } => Awaiting::EapStart,
+        };
+        let mut state = Self { negotiated, keys, protection, child, awaiting, gateway_id: None };
+        let payloads = state.first_request(config)?;
+        let datagrams = state.seal(ExchangeType::IkeAuth, 1, &payloads, rng)?;
+        Ok((state, datagrams))
+    }
+
+    /// The SPIs.
+    #[must_use]
+    pub fn spis(&self) -> IkeSpis {
+        self.negotiated.spis
+    }
+
+    /// The path after the float.
+    #[must_use]
+    pub fn path(&self) -> Path {
+        self.negotiated.path
+    }
+
+    /// Takes an answer.
+    #[must_use]
+    pub fn handle(
+        mut self: Box<Self>,
+        config: &InitiatorConfig,
+        now: Instant,
+        path: Path,
+        datagram: &[u8],
+        parsed: &ParsedMessage,
+        rng: &mut dyn CryptoRng,
+    ) -> AuthStep {
+        let header = parsed.header;
+        let spis = self.negotiated.spis;
+        let misbehaved = if (header.spi_i, header.spi_r) != (spis.initiator, spis.responder) {
+            Some(PeerMisbehaved::WrongSpi)
+        } else if header.flags.initiator {
+            Some(PeerMisbehaved::WrongDirection)
+        } else if header.exchange != ExchangeType::IkeAuth {
+            Some(PeerMisbehaved::WrongExchange { exchange: header.exchange })
+        } else {
+            None
+        };
+        if let Some(misbehaved) = misbehaved {
+            return AuthStep::Ignore { state: self, misbehaved };
+        }
+        let Some(encrypted) = &parsed.encrypted else {
+            return AuthStep::Ignore { state: self, misbehaved: PeerMisbehaved::NotEncrypted };
+        };
+        let opened = match self.protection.open(datagram, &header, encrypted) {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return AuthStep::Wait(self),
+            Err(misbehaved) => return AuthStep::Ignore { state: self, misbehaved },
+        };
+        let payloads = match opened.payloads() {
+            Ok(payloads) => payloads,
+            Err(wire) => {
+                let error = HandshakeError::Misbehaved(wire.into());
+                return AuthStep::Failed { state: Some(self), error };
+            }
+        };
+        let verdict = match self.judge(config, payloads, rng) {
+            Ok(verdict) => verdict,
+            // The gateway said no itself, so it holds nothing that a farewell would end.
+            Err(error @ (HandshakeError::AuthenticationFailed | HandshakeError::EapRefused(_))) => {
+                return AuthStep::Failed { state: None, error };
+            }
+            Err(error) => return AuthStep::Failed { state: Some(self), error },
+        };
+        match verdict {
+            Verdict::Next(awaiting, request) => {
+                self.awaiting = awaiting;
+                let message_id = header.message_id.saturating_add(1);
+                match self.seal(ExchangeType::IkeAuth, message_id, &request, rng) {
+                    Ok(datagrams) => AuthStep::Next { state: self, datagrams },
+                    Err(error) => AuthStep::Failed { state: Some(self), error },
+                }
+            }
+            Verdict::Done(proven) => {
+                let next_request = header.message_id.saturating_add(1);
+                self.establish(config, now, path, next_request, *proven)
+            }
+        }
+    }
+
+    /// A farewell to a gateway that may already hold an IKE_SA of this attempt.
+    #[must_use]
+    pub fn goodbye(mut self, message_id: u32, path: Path, rng: &mut dyn CryptoRng) -> Vec<Vec<u8>> {
+        self.negotiated.path = path;
+        let delete = [Payload::Delete(Delete::ike())];
+        self.seal(ExchangeType::Informational, message_id, &delete, rng).unwrap_or_default()
+    }
+
+    fn seal(
+        &mut self,
+        exchange: ExchangeType,
+        message_id: u32,
+        payloads: &[Payload],
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Vec<Vec<u8>>, HandshakeError> {
+        let header = Header {
+            spi_i: self.negotiated.spis.initiator,
+            spi_r: self.negotiated.spis.responder,
+            next_payload: 0,
+            exchange,
+            flags: Flags { initiator: true, response: false, version: false },
+            message_id,
+        };
+        let fragment = self.negotiated.features.fragmentation;
+        Ok(self.protection.seal(header, payloads, fragment, self.negotiated.path, rng)?)
+    }
+
+    fn first_request(&self, config: &InitiatorConfig) -> Result<Vec<Payload>, HandshakeError> {
+        let mut payloads = vec![Payload::IdI(config.local_id.clone())];
+        if let LocalAuth::Certificate(own) = &config.auth {
+            payloads.extend(own.chain().iter().map(|der| Payload::Cert(Certificate::x509(der.clone()))));
+        }
+        if !matches!(config.auth, LocalAuth::Psk(_)) {
+            payloads.extend(certificate_request(config));
+        }
+        if config.gateway.announce {
+            payloads.push(Payload::IdR(config.gateway.expected.clone()));
+        }
+        let octets = self.own_octets(config);
+        match &config.auth {
+            LocalAuth::Psk(secret) => payloads.push(shared_key_payload(self.negotiated.prf, secret, &octets)),
+            LocalAuth::Certificate(own) => {
+                let signed = own
+                    .key()
+                    .sign(&self.negotiated.peer_hashes, &octets)
+                    .map_err(HandshakeError::OurSignature)?;
+                let method = AuthMethod::from(signed.method);
+                payloads.push(Payload::Auth(Authentication { method, data: signed.data }));
+            }
+            LocalAuth::EapMschapv2 { .. } => {}
+        }
+        if let Some(request) = configuration_request(config) {
+            payloads.push(Payload::Cp(request));
+        }
+        payloads.extend(self.child.payloads());
+        if config.mobike {
+            payloads.push(Payload::Notify(Notify::status(NotifyType::MobikeSupported)));
+        }
+        Ok(payloads)
+    }
+
+    /// What we sign.
+    fn own_octets(&self, config: &InitiatorConfig) -> Zeroizing<Vec<u8>> {
+        let Negotiated { prf, request, nonce_r, .. } = &self.negotiated;
+        auth_octets(*prf, request, nonce_r, &self.keys.sk_pi, &config.local_id.body())
+    }
+
+    /// What the gateway signs.
+    fn gateway_octets(&self, gateway_id: &Identification) -> Zeroizing<Vec<u8>> {
+        let Negotiated { prf, response, nonce_i, .. } = &self.negotiated;
+        auth_octets(*prf, response, nonce_i, &self.keys.sk_pr, &gateway_id.body())
+    }
+
+    fn judge(
+        &mut self,
+        config: &InitiatorConfig,
+        payloads: Vec<Payload>,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Verdict, HandshakeError> {
+        let has_proof = payloads.iter().any(|payload| matches!(payload, Payload::Auth(_)));
+        for payload in &payloads {
+            let Payload::Notify(notify) = payload else { continue };
+            if notify.ty == NotifyType::AuthenticationFailed {
+                return Err(HandshakeError::AuthenticationFailed);
+            }
+            if notify.ty.is_error() && !has_proof {
+                return Err(HandshakeError::Refused(notify.ty));
+            }
+        }
+        match std::mem::replace(&mut self.awaiting, Awaiting::Proof) {
+            Awaiting::Proof => {
+                if has_eap(&payloads) {
+                    return Err(PeerMisbehaved::EapOutOfPlace.into());
+                }
+                let gateway_id = find_id(&payloads)?.clone();
+                self.verify_gateway(config, &gateway_id, &payloads)?;
+                Ok(Verdict::Done(Box::new(Proven { gateway_id, payloads })))
+            }
+            Awaiting::EapStart => {
+                let gateway_id = find_id(&payloads)?.clone();
+                self.verify_gateway(config, &gateway_id, &payloads)?;
+                self.gateway_id = Some(gateway_id);
+                let LocalAuth::EapMschapv2 { identity, user, password } = &config.auth else {
+                    return Err(PeerMisbehaved::EapOutOfPlace.into());
+                };
+                self.eap_round(config, EapRounds::new(identity, user, password), &payloads, rng)
+            }
+            Awaiting::Eap(rounds) => self.eap_round(config, *rounds, &payloads, rng),
+            Awaiting::EapProof(msk) => {
+                let gateway_id = self
+                    .gateway_id
+                    .clone()
+                    .ok_or(PeerMisbehaved::MissingPayload { what: "the ID payload" })?;
+                let auth = find_auth(&payloads)?;
+                let octets = self.gateway_octets(&gateway_id);
+                if auth.method != AuthMethod::SharedKey
+                    || !verify_shared_key_auth(self.negotiated.prf, msk.as_slice(), &octets, &auth.data)
+                {
+                    return Err(HandshakeError::EapProof);
+                }
+                Ok(Verdict::Done(Box::new(Proven { gateway_id, payloads })))
+            }
+        }
+    }
+
+    fn eap_round(
+        &self,
+        config: &InitiatorConfig,
+        rounds: EapRounds,
+        payloads: &[Payload],
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Verdict, HandshakeError> {
+        match rounds.handle(payloads, rng)? {
+            RoundStep::Reply { rounds, answer } => {
+                Ok(Verdict::Next(Awaiting::Eap(Box::new(rounds)), vec![Payload::Eap(answer)]))
+            }
+            RoundStep::Success { msk } => {
+                let octets = self.own_octets(config);
+                let proof = shared_key_payload(self.negotiated.prf, msk.as_slice(), &octets);
+                Ok(Verdict::Next(Awaiting::EapProof(msk), vec![proof]))
+            }
+        }
+    }
+
+    /// Checks who the gateway is and that it can prove it.
+    fn verify_gateway(
+        &self,
+        config: &InitiatorConfig,
+        gateway_id: &Identification,
+        payloads: &[Payload],
+    ) -> Result<(), HandshakeError> {
+        let auth = find_auth(payloads)?;
+        let octets = self.gateway_octets(gateway_id);
+        if let LocalAuth::Psk(secret) = &config.auth {
+            if auth.method != AuthMethod::SharedKey
+                || !verify_shared_key_auth(self.negotiated.prf, secret, &octets, &auth.data)
+            {
+                return Err(HandshakeError::PskMismatch);
+            }
+            // With a shared key the name is all there is to compare, and only where the profile gives one.
+            if config.gateway.announce && *gateway_id != config.gateway.expected {
+                return Err(HandshakeError::WrongIdentity {
+                    expected: config.gateway.expected.to_string(),
+                    found: gateway_id.to_string(),
+                });
+            }
+            return Ok(());
+        }
+        let chain: Vec<&[u8]> = payloads
+            .iter()
+            .filter_map(|payload| match payload {
+                Payload::Cert(cert) if cert.encoding == CertEncoding::X509Signature => {
+                    Some(cert.data.as_slice())
+                }
+                _ => None,
+            })
+            .collect();
+        let Some((own, intermediates)) = chain.split_first() else {
+            return Err(PeerMisbehaved::MissingPayload { what: "the gateway's certificate" }.into());
+        };
+        let expected = &config.gateway.expected;
+        let expected = IdRef { id_type: expected.ty.into(), data: &expected.data };
+        let anchors = &config.gateway.trust_anchors;
+        verify_gateway(own, intermediates, anchors, config.wall_clock, expected)
+            .map_err(HandshakeError::Certificate)?;
+        verify_signature(auth.method.into(), &auth.data, own, &octets, false)
+            .map_err(HandshakeError::Signature)
+    }
+
+    fn establish(
+        mut self: Box<Self>,
+        config: &InitiatorConfig,
+        now: Instant,
+        path: Path,
+        next_request: u32,
+        proven: Proven,
+    ) -> AuthStep {
+        let payloads = &proven.payloads;
+        let refused = payloads.iter().find_map(|payload| match payload {
+            Payload::Notify(notify) if notify.ty.is_error() => Some(notify.ty),
+            _ => None,
+        });
+        if let Some(notify) = refused {
+            return AuthStep::Failed { state: Some(self), error: HandshakeError::ChildRefused(notify) };
+        }
+        let negotiated = &self.negotiated;
+        let nonces = (negotiated.nonce_i.as_slice(), negotiated.nonce_r.as_slice());
+        let child = match self.child.accept(payloads, negotiated.prf, &self.keys.sk_d, None, nonces) {
+            Ok(child) => child,
+            Err(misbehaved) => return AuthStep::Failed { state: Some(self), error: misbehaved.into() },
+        };
+        let inner = payloads.iter().find_map(|payload| match payload {
+            Payload::Cp(reply) if reply.ty == ConfigType::Reply => Some(InnerConfig::from_reply(reply)),
+            _ => None,
+        });
+        self.negotiated.features.mobike =
+            config.mobike && notifies(payloads, NotifyType::MobikeSupported).next().is_some();
+        let Self { negotiated, keys, protection, .. } = *self;
+        let sa = IkeSa::new(
+            now,
+            SaParams {
+                role: Role::Initiator,
+                spis: negotiated.spis,
+                path,
+                suite: negotiated.suite,
+                prf: negotiated.prf,
+                sk_d: keys.sk_d.clone(),
+                protection,
+                next_request,
+                window: ResponseWindow::starting_at(0),
+                features: negotiated.features,
+                peer_id: proven.gateway_id,
+                nat: negotiated.nat,
+                policy: ChildPolicy {
+                    proposals: config.esp_proposals.clone(),
+                    ts_local: child.ts_local.clone(),
+                    ts_remote: child.ts_remote.clone(),
+                },
+                child: Some(child),
+                dpd: config.dpd,
+            },
+        );
+        AuthStep::Established(Box::new(Established { sa, inner: inner.unwrap_or_default(), keys }))
+    }
+}
+
+fn shared_key_payload(prf: Prf, secret: &[u8], octets: &[u8]) -> Payload {
+    let data = shared_key_auth(prf, secret, octets).to_vec();
+    Payload::Auth(Authentication { method: AuthMethod::SharedKey, data })
+}
+
+fn configuration_request(config: &InitiatorConfig) -> Option<Configuration> {
+    let mut attributes = Vec::new();
+    if let Some(held) = config.request.ipv4 {
+        attributes.push(Attribute::InternalIp4Address(held));
+        attributes.push(Attribute::Ip4Dns(None));
+    }
+    if let Some(held) = config.request.ipv6 {
+        attributes.push(Attribute::Ip6Address(held.map(|address| (address, 128))));
+        attributes.push(Attribute::Ip6Dns(None));
+    }
+    if attributes.is_empty() {
+        return None;
+    }
+    Some(Configuration { ty: ConfigType::Request, attributes })
+}
+
+fn find_id(payloads: &[Payload]) -> Result<&Identification, PeerMisbehaved> {
+    let found = payloads.iter().find_map(|payload| match payload {
+        Payload::IdR(id) => Some(id),
+        _ => None,
+    });
+    found.ok_or(PeerMisbehaved::MissingPayload { what: "the ID payload" })
+}
+
+fn find_auth(payloads: &[Payload]) -> Result<&Authentication, PeerMisbehaved> {
+    let found = payloads.iter().find_map(|payload| match payload {
+        Payload::Auth(auth) => Some(auth),
+        _ => None,
+    });
+    found.ok_or(PeerMisbehaved::MissingPayload { what: "the AUTH payload" })
+}
+
+fn has_eap(payloads: &[Payload]) -> bool {
+    payloads.iter().any(|payload| matches!(payload, Payload::Eap(_)))
+}

@@ -1,0 +1,141 @@
+//! The Encrypted payload around a message, whole or in fragments (RFC 7296 section 3.14, RFC 7383).
+
+use rand_core::CryptoRng;
+use zeroize::Zeroizing;
+
+use super::fragment::{Fragment, Reassembler};
+use super::{Path, Role};
+use crate::crypto::{CryptoError, IkeCipher, IkeKeys, SkCipher};
+use crate::error::{PeerMisbehaved, WireError};
+use crate::wire::encrypted::{EncryptedKind, EncryptedRef, emit_prefix};
+use crate::wire::{Header, Payload, emit_payloads, parse_payloads};
+
+/// Octets of an IP datagram that every path carries without fragmentation by IP: IPv6's minimum MTU. RFC 7383
+/// section 2.5.1 advises it for both families.
+const SAFE_DATAGRAM: usize = 1280;
+/// UDP header and non-ESP marker.
+const UDP_OVERHEAD: usize = 8 + 4;
+
+/// A message's decrypted content.
+pub struct Opened {
+    first_payload: u8,
+    content: Zeroizing<Vec<u8>>,
+}
+
+impl Opened {
+    /// Its payloads.
+    ///
+    /// # Errors
+    /// The peer's content is malformed; it was authenticated, so it is the peer's own fault.
+    pub fn payloads(&self) -> Result<Vec<Payload>, WireError> {
+        parse_payloads(self.first_payload, &self.content)
+    }
+}
+
+/// Both directions' keys of one IKE_SA, and what was received in pieces.
+pub struct Protection {
+    outbound: SkCipher,
+    inbound: SkCipher,
+    requests: Reassembler,
+    responses: Reassembler,
+}
+
+impl Protection {
+    /// The ciphers for one end of an IKE_SA.
+    ///
+    /// # Errors
+    /// The keys do not fit the suite.
+    pub fn new(suite: IkeCipher, keys: &IkeKeys, role: Role) -> Result<Self, CryptoError> {
+        let from_initiator = SkCipher::new(suite, &keys.sk_ei, &keys.sk_ai)?;
+        let from_responder = SkCipher::new(suite, &keys.sk_er, &keys.sk_ar)?;
+        let (outbound, inbound) = match role {
+            Role::Initiator => (from_initiator, from_responder),
+            Role::Responder => (from_responder, from_initiator),
+        };
+        Ok(Self { outbound, inbound, requests: Reassembler::default(), responses: Reassembler::default() })
+    }
+
+    /// The datagrams of one message: one, or with `fragment` as many as keep each within every path's MTU.
+    ///
+    /// # Errors
+    /// The message cannot be encrypted.
+    pub fn seal(
+        &mut self,
+        header: Header,
+        payloads: &[Payload],
+        fragment: bool,
+        path: Path,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Vec<Vec<u8>>, CryptoError> {
+        let (first_inner, content) = emit_payloads(payloads);
+        let content = Zeroizing::new(content);
+        let suite = self.outbound.suite();
+        let ip_header = if path.remote.is_ipv4() { 20 } else { 40 };
+        let room = SAFE_DATAGRAM - ip_header - UDP_OVERHEAD;
+        let body = suite.sealed_len(content.len());
+        let whole = emit_prefix(&header, EncryptedKind::Sk, first_inner, body);
+        if !fragment || whole.len() + body <= room {
+            return Ok(vec![self.outbound.seal_message(rng, whole, &content)?]);
+        }
+        let prefix = emit_prefix(&header, EncryptedKind::Skf { fragment_number: 1, total: 1 }, 0, 0).len();
+        let piece = suite.max_plaintext(room - prefix).ok_or(CryptoError::SealFailed)?;
+        let total = u16::try_from(content.len().div_ceil(piece)).map_err(|_| CryptoError::SealFailed)?;
+        let mut datagrams = Vec::with_capacity(usize::from(total));
+        for (fragment_number, piece) in (1..=total).zip(content.chunks(piece)) {
+            let inner = if fragment_number == 1 { first_inner } else { 0 };
+            let kind = EncryptedKind::Skf { fragment_number, total };
+            let prefix = emit_prefix(&header, kind, inner, suite.sealed_len(piece.len()));
+            datagrams.push(self.outbound.seal_message(rng, prefix, piece)?);
+        }
+        Ok(datagrams)
+    }
+
+    /// Checks and decrypts a datagram; `None` while fragments of its message are missing.
+    ///
+    /// # Errors
+    /// It was not sealed by the peer, or its fragment numbers make no sense.
+    pub fn open(
+        &mut self,
+        datagram: &[u8],
+        header: &Header,
+        encrypted: &EncryptedRef,
+    ) -> Result<Option<Opened>, PeerMisbehaved> {
+        let content = self.decrypt(datagram, encrypted)?;
+        let first_payload = encrypted.next_payload;
+        match encrypted.kind {
+            EncryptedKind::Sk => Ok(Some(Opened { first_payload, content })),
+            EncryptedKind::Skf { fragment_number, total } => {
+                let reassembler =
+                    if header.flags.response { &mut self.responses } else { &mut self.requests };
+                let message_id = header.message_id;
+                let fragment =
+                    Fragment { message_id, number: fragment_number, total, first_payload, content };
+                let whole = reassembler.add(fragment)?;
+                Ok(whole.map(|whole| Opened { first_payload: whole.first_payload, content: whole.content }))
+            }
+        }
+    }
+
+    /// Whether this authenticated datagram is a whole message or the first fragment of one: a repeated request is
+    /// answered once, not once for each fragment (RFC 7383 section 2.6.1).
+    ///
+    /// # Errors
+    /// It was not sealed by the peer.
+    pub fn is_first_piece(&self, datagram: &[u8], encrypted: &EncryptedRef) -> Result<bool, PeerMisbehaved> {
+        self.decrypt(datagram, encrypted)?;
+        Ok(match encrypted.kind {
+            EncryptedKind::Sk => true,
+            EncryptedKind::Skf { fragment_number, .. } => fragment_number == 1,
+        })
+    }
+
+    fn decrypt(
+        &self,
+        datagram: &[u8],
+        encrypted: &EncryptedRef,
+    ) -> Result<Zeroizing<Vec<u8>>, PeerMisbehaved> {
+        self.inbound
+            .open_message(datagram, encrypted.body.clone())
+            .map_err(|error| PeerMisbehaved::NotAuthentic { error })
+    }
+}

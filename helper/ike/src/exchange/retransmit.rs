@@ -1,0 +1,229 @@
+//! Retransmission of requests and the memory of answers (RFC 7296 sections 2.1 to 2.3).
+//!
+//! The initiator of an exchange owns reliability: it repeats its request, byte for byte, until the answer comes or it
+//! gives up. The responder repeats its answer only when it sees the request again. The window is one in both
+//! directions, so each side remembers exactly one message.
+
+use std::time::Duration;
+
+use crate::time::Instant;
+
+/// How often and how long a request is repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetransmitPolicy {
+    /// Wait before the first repetition.
+    pub first: Duration,
+    /// The wait doubles each time up to this.
+    pub longest: Duration,
+    /// From the first transmission to giving up.
+    pub give_up: Duration,
+}
+
+impl RetransmitPolicy {
+    /// For IKE_SA_INIT: nobody is known to be there, so somebody who waits in front of a window learns soon.
+    pub const INITIAL: Self = Self {
+        first: Duration::from_millis(500),
+        longest: Duration::from_secs(4),
+        give_up: Duration::from_secs(15),
+    };
+    /// For IKE_AUTH: the gateway exists, but may ask a slow RADIUS server behind it.
+    pub const AUTH: Self = Self {
+        first: Duration::from_millis(1000),
+        longest: Duration::from_secs(6),
+        give_up: Duration::from_secs(30),
+    };
+    /// For an established IKE_SA: what decides that a peer is dead.
+    pub const ESTABLISHED: Self = Self {
+        first: Duration::from_millis(500),
+        longest: Duration::from_secs(4),
+        give_up: Duration::from_secs(15),
+    };
+    /// For the farewell: worth a few tries, not worth a wait.
+    pub const FAREWELL: Self = Self {
+        first: Duration::from_millis(300),
+        longest: Duration::from_millis(600),
+        give_up: Duration::from_millis(1500),
+    };
+}
+
+/// What a look at the clock asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing yet.
+    NotYet,
+    /// Send the request again.
+    Resend,
+    /// The answer will not come.
+    GiveUp,
+}
+
+/// One request that waits for its answer.
+#[derive(Debug)]
+pub struct Outstanding {
+    /// The Message ID of the request.
+    pub message_id: u32,
+    datagrams: Vec<Vec<u8>>,
+    started: Instant,
+    next: Instant,
+    interval: Duration,
+    policy: RetransmitPolicy,
+    resent: u32,
+}
+
+impl Outstanding {
+    /// A request that is being sent for the first time at `now`; `datagrams` are its fragments, or itself.
+    #[must_use]
+    pub fn new(now: Instant, message_id: u32, datagrams: Vec<Vec<u8>>, policy: RetransmitPolicy) -> Self {
+        Self {
+            message_id,
+            datagrams,
+            started: now,
+            next: now + policy.first,
+            interval: policy.first,
+            policy,
+            resent: 0,
+        }
+    }
+
+    /// The datagrams, as first sent.
+    #[must_use]
+    pub fn datagrams(&self) -> &[Vec<u8>] {
+        &self.datagrams
+    }
+
+    /// How often it was repeated so far.
+    #[must_use]
+    pub fn resent(&self) -> u32 {
+        self.resent
+    }
+
+    /// When it was first sent.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// When [`Self::poll`] wants to be asked next.
+    #[must_use]
+    pub fn timeout(&self) -> Instant {
+        self.next.min(self.started + self.policy.give_up)
+    }
+
+    /// Ends the wait early: nothing is due after `deadline`.
+    pub fn give_up_by(&mut self, deadline: Instant) {
+        let budget = deadline.saturating_since(self.started);
+        self.policy.give_up = self.policy.give_up.min(budget);
+    }
+
+    /// Looks at the clock; after [`Due::Resend`] the next repetition is planned.
+    pub fn poll(&mut self, now: Instant) -> Due {
+        if now >= self.started + self.policy.give_up {
+            return Due::GiveUp;
+        }
+        if now < self.next {
+            return Due::NotYet;
+        }
+        self.resent += 1;
+        self.interval = (self.interval * 2).min(self.policy.longest);
+        self.next = now + self.interval;
+        Due::Resend
+    }
+}
+
+/// What to do with a request by its Message ID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// The next one: handle it.
+    New,
+    /// The last one again: repeat the answer.
+    Repeated,
+    /// Outside the window: drop it.
+    Outside,
+}
+
+/// The receiving side of a window of one.
+#[derive(Debug, Default)]
+pub struct ResponseWindow {
+    expected: u32,
+    last_answer: Vec<Vec<u8>>,
+}
+
+impl ResponseWindow {
+    /// A window whose next request has the Message ID `expected`.
+    #[must_use]
+    pub fn starting_at(expected: u32) -> Self {
+        Self { expected, last_answer: Vec::new() }
+    }
+
+    /// What a request with `message_id` is.
+    #[must_use]
+    pub fn classify(&self, message_id: u32) -> Arrival {
+        if message_id == self.expected {
+            Arrival::New
+        } else if message_id.checked_add(1) == Some(self.expected) && !self.last_answer.is_empty() {
+            Arrival::Repeated
+        } else {
+            Arrival::Outside
+        }
+    }
+
+    /// Remembers the answer to the expected request and moves on.
+    pub fn answered(&mut self, datagrams: Vec<Vec<u8>>) {
+        self.last_answer = datagrams;
+        self.expected = self.expected.saturating_add(1);
+    }
+
+    /// The last answer, for a repeated request.
+    #[must_use]
+    pub fn last_answer(&self) -> &[Vec<u8>] {
+        &self.last_answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_start(Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn a_request_is_repeated_with_doubled_waits_until_it_is_given_up() {
+        let mut request = Outstanding::new(at(0), 0, vec![vec![1]], RetransmitPolicy::INITIAL);
+        let mut resent = Vec::new();
+        let mut now = at(0);
+        loop {
+            now = request.timeout().max(now);
+            match request.poll(now) {
+                Due::NotYet => panic!("the timeout named a moment at which nothing was due"),
+                Due::Resend => resent.push(now.since_start().as_millis()),
+                Due::GiveUp => break,
+            }
+        }
+        assert_eq!(resent, [500, 1500, 3500, 7500, 11500]);
+        assert_eq!(now, at(15_000));
+    }
+
+    #[test]
+    fn a_deadline_shortens_the_wait_and_never_lengthens_it() {
+        let mut request = Outstanding::new(at(0), 0, vec![vec![1]], RetransmitPolicy::INITIAL);
+        request.give_up_by(at(4000));
+        request.give_up_by(at(9000));
+        assert_eq!(request.poll(at(3999)), Due::Resend);
+        assert_eq!(request.poll(at(4000)), Due::GiveUp);
+    }
+
+    #[test]
+    fn only_the_last_request_is_answered_again() {
+        let mut window = ResponseWindow::starting_at(0);
+        assert_eq!(window.classify(0), Arrival::New);
+        assert_eq!(window.classify(1), Arrival::Outside);
+        window.answered(vec![vec![7]]);
+        assert_eq!(window.classify(0), Arrival::Repeated);
+        assert_eq!(window.classify(1), Arrival::New);
+        window.answered(vec![vec![8]]);
+        assert_eq!(window.classify(0), Arrival::Outside);
+        assert_eq!(window.last_answer(), [vec![8]]);
+    }
+}

@@ -1,0 +1,70 @@
+//! What a session wants done outside.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ropewalk_ike::crypto::IkeKeys;
+use ropewalk_ike::exchange::child::ChildSa;
+use ropewalk_ike::exchange::{IkeSpis, Path};
+use ropewalk_ike::proposal::ChosenIke;
+use ropewalk_ike::wire::TrafficSelectors;
+
+/// Why a credential is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialReason {
+    /// None is known.
+    Missing,
+    /// The gateway refused the last one; with its message, if it sent one.
+    Refused(Option<String>),
+}
+
+/// The inside of the tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InnerSettings {
+    /// Our inner addresses with prefix lengths.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// DNS servers that the gateway named.
+    pub dns_servers: Vec<IpAddr>,
+    /// Names that those answer for; empty means all.
+    pub dns_domains: Vec<String>,
+    /// What the gateway lets us reach: the CHILD_SA's selectors on its side.
+    pub reachable: TrafficSelectors,
+    /// Our side's selectors.
+    pub local: TrafficSelectors,
+}
+
+/// One thing to do. The order matters.
+#[derive(Debug)]
+pub enum Command {
+    /// Ask the user; answered by `Session::credential`.
+    AskCredential(CredentialReason),
+    /// Find a name's addresses outside the tunnel; answered by `Session::resolved`.
+    Resolve(String),
+    /// Open a socket for this gateway address; answered by `Session::path_opened` or `Session::path_failed`.
+    OpenPath(SocketAddr),
+    /// The socket is not needed any more.
+    ClosePath(u32),
+    /// Receive, and be ready to send, with this CHILD_SA.
+    InstallChild(Box<ChildSa>),
+    /// Send with the CHILD_SA that has this inbound SPI, along this path.
+    SendWith {
+        /// Which.
+        spi_in: u32,
+        /// Where.
+        path: Path,
+    },
+    /// Forget the CHILD_SA with this inbound SPI.
+    RemoveChild(u32),
+    /// Make the tunnel device look like this.
+    ConfigureTunnel(Box<InnerSettings>),
+    /// The user's intent to be connected is over: remove the tunnel device.
+    ReleaseTunnel,
+    /// An IKE_SA's keys, for the administrator's key log.
+    LogIkeKeys {
+        /// Its SPIs.
+        spis: IkeSpis,
+        /// Its suite.
+        suite: ChosenIke,
+        /// Its keys.
+        keys: Box<IkeKeys>,
+    },
+}

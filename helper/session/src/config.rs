@@ -1,0 +1,25 @@
+//! What a profile comes down to, for the session.
+
+use ropewalk_ike::exchange::config::InitiatorConfig;
+
+/// Where a gateway is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// A name, or an address in text.
+    pub host: String,
+    /// The UDP port of IKE_SA_INIT.
+    pub port: u16,
+}
+
+/// A session's configuration.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// The gateway's names or addresses, tried in this order.
+    pub gateways: Vec<Endpoint>,
+    /// What the initial exchanges need. With EAP and an empty password the session asks for one first.
+    pub initiator: InitiatorConfig,
+    /// Somebody can be asked for a credential.
+    pub can_ask: bool,
+    /// Hand out keys for a key log.
+    pub log_keys: bool,
+}

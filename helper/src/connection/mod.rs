@@ -1,0 +1,316 @@
+//! One connection: the loop that moves datagrams, timers and commands between the session and the system.
+//!
+//! The session decides; this loop does. It owns the TUN device for as long as the user wants to be connected, the pump
+//! on it, and the socket of the path in use. IKE messages come out of the pump's queue and go into the session; what
+//! the session wants done comes out as commands, which [`tunnel`] makes true.
+
+mod keylog;
+mod report;
+mod setup;
+mod tunnel;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+use ropewalk_datapath::{Event, EventReceiver};
+use ropewalk_ike::exchange::Path;
+use ropewalk_ipc::{CredentialField, CredentialReason, Credentials, ErrorCode, ErrorInfo, State};
+use ropewalk_session::{Command as Wish, CredentialReason as Why, Phase, Session};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use zeroize::Zeroizing;
+
+use crate::clock;
+use crate::engine::{Command, ConnectionContext, Outcome};
+use crate::platform::Platform;
+use tunnel::Tunnel;
+
+/// Counters are published, and a clock that jumped over a sleep is noticed, this often.
+const TICK: Duration = Duration::from_secs(1);
+/// A name that takes longer to resolve than this is not going to help.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(10);
+
+/// What comes back from work done beside the loop.
+enum Done {
+    Resolved { host: String, answer: Result<Vec<IpAddr>, String> },
+    Credentials(Result<Credentials, ErrorInfo>),
+}
+
+struct Connection {
+    context: ConnectionContext,
+    platform: Arc<Platform>,
+    session: Session,
+    tunnel: Tunnel,
+    rng: ChaCha20Rng,
+    done: mpsc::UnboundedSender<Done>,
+    /// The addresses a name had last: with the tunnel's DNS in place and the tunnel gone, it cannot be asked again.
+    known: Vec<(String, Vec<IpAddr>)>,
+    refused: Option<ErrorInfo>,
+    shown: report::Shown,
+}
+
+/// Runs one connection to its end.
+pub async fn run(context: ConnectionContext) -> Outcome {
+    match Connection::prepare(context).await {
+        Ok((connection, events, done)) => connection.run(events, done).await,
+        Err(error) => Outcome::Failed(error),
+    }
+}
+
+impl Connection {
+    async fn prepare(
+        context: ConnectionContext,
+    ) -> Result<(Self, EventReceiver, mpsc::UnboundedReceiver<Done>), ErrorInfo> {
+        let platform = context.config.platform.clone().ok_or_else(|| {
+            let hint = "see the helper's log for why the network cannot be configured here";
+            ErrorInfo::new(ErrorCode::Failed, "the helper cannot configure this system's network", hint)
+        })?;
+        let log_keys = context.config.key_log_dir.is_some();
+        let config = setup::session_config(&context.profile, &context.secrets, &context.credentials, log_keys)?;
+        let (tunnel, events) = Tunnel::open(&context, platform.clone())?;
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|error| {
+            ErrorInfo::new(ErrorCode::Failed, format!("the system gives no random numbers: {error}"), "")
+        })?;
+        let (done, results) = mpsc::unbounded_channel();
+        let connection = Self {
+            context,
+            platform,
+            session: Session::new(config),
+            tunnel,
+            rng: ChaCha20Rng::from_seed(seed),
+            done,
+            known: Vec::new(),
+            refused: None,
+            shown: report::Shown::default(),
+        };
+        Ok((connection, events, results))
+    }
+
+    async fn run(mut self, events: EventReceiver, mut results: mpsc::UnboundedReceiver<Done>) -> Outcome {
+        let mut events = match AsyncFd::new(events) {
+            Ok(events) => events,
+            Err(error) => {
+                let message = format!("the packet pump cannot be watched: {error}");
+                return Outcome::Failed(ErrorInfo::new(ErrorCode::Failed, message, ""));
+            }
+        };
+        let mut networks = self.platform.monitor.watch();
+        let mut told_to_end = false;
+        self.session.connect(clock::wall());
+        loop {
+            self.carry_out().await;
+            self.publish();
+            match self.session.phase() {
+                Phase::Disconnected => break,
+                Phase::Failed => break,
+                Phase::Connecting | Phase::Connected | Phase::Reconnecting | Phase::Disconnecting => {}
+            }
+            let wait = match self.session.poll_timeout() {
+                Some(at) => at.saturating_since(clock::now()).min(TICK),
+                None => TICK,
+            };
+            tokio::select! {
+                biased;
+                command = self.context.commands.recv(), if !told_to_end => match command {
+                    Some(Command::Disconnect) | None => {
+                        told_to_end = true;
+                        self.session.disconnect(clock::now(), &mut self.rng);
+                    }
+                    Some(Command::SetPolicy(policy)) => {
+                        self.context.status.update(|status| status.policy = policy);
+                    }
+                },
+                Some(done) = results.recv() => self.finished(done),
+                ready = events.readable_mut() => {
+                    if let Ok(mut guard) = ready {
+                        guard.clear_ready();
+                    }
+                    self.pump_events(events.get_mut());
+                }
+                changed = networks.changed() => {
+                    if changed.is_ok() {
+                        self.network_changed();
+                    }
+                }
+                () = tokio::time::sleep(wait) => {}
+            }
+            if let Some(at) = self.tunnel.last_inbound() {
+                self.session.note_inbound(at);
+            }
+            self.session.handle_timeout(clock::now(), clock::wall(), &mut self.rng);
+        }
+        self.tunnel.close(&self.platform).await;
+        match (self.session.phase(), self.session.snapshot().error) {
+            (Phase::Failed, Some(error)) => Outcome::Failed(report::error_info(&error)),
+            _ => Outcome::Disconnected,
+        }
+    }
+
+    /// Sends what the session wants sent, then does what it wants done, until it wants nothing.
+    async fn carry_out(&mut self) {
+        loop {
+            while let Some(transmit) = self.session.poll_transmit() {
+                self.tunnel.send_ike(&transmit);
+            }
+            let Some(wish) = self.session.poll_command() else { return };
+            self.do_one(wish).await;
+        }
+    }
+
+    async fn do_one(&mut self, wish: Wish) {
+        match wish {
+            Wish::AskCredential(why) => self.ask(why),
+            Wish::Resolve(host) => self.resolve(host),
+            Wish::OpenPath(remote) => match self.tunnel.open_path(&self.platform, remote).await {
+                Ok(path) => self.session.path_opened(clock::now(), path, &mut self.rng),
+                Err(why) => self.session.path_failed(clock::now(), &why, &mut self.rng),
+            },
+            Wish::ClosePath(link) => self.tunnel.close_path(link),
+            Wish::InstallChild(child) => {
+                if let Err(error) = self.tunnel.install(*child, &self.context.config) {
+                    tracing::error!(%error, "the CHILD_SA cannot be installed");
+                }
+            }
+            Wish::SendWith { spi_in, path } => self.tunnel.send_with(spi_in, path),
+            Wish::RemoveChild(spi_in) => self.tunnel.remove(spi_in),
+            Wish::ConfigureTunnel(settings) => {
+                let configured = self.tunnel.configure(&self.platform, &self.context.profile, &settings).await;
+                if let Err(error) = configured {
+                    tracing::error!(message = %error.message, "the tunnel cannot be configured");
+                    self.refused = Some(error);
+                    self.session.disconnect(clock::now(), &mut self.rng);
+                }
+            }
+            Wish::ReleaseTunnel => self.tunnel.release(&self.platform).await,
+            Wish::LogIkeKeys { spis, suite, keys } => {
+                if let Some(folder) = &self.context.config.key_log_dir {
+                    keylog::ike(folder, spis, &suite, &keys);
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, why: Why) {
+        let source = self.context.credentials.clone();
+        let (reason, fields) = match why {
+            Why::Missing => (CredentialReason::Missing, vec![CredentialField::User, CredentialField::Password]),
+            Why::Refused(_) => (CredentialReason::Wrong, vec![CredentialField::User, CredentialField::Password]),
+        };
+        self.refused = self.session.snapshot().error.as_ref().map(report::error_info);
+        let user = self.context.profile.auth.user.clone();
+        let done = self.done.clone();
+        tokio::spawn(async move {
+            let answer = source.ask(fields, reason, user).await;
+            // A loop that ended meanwhile needs no answer.
+            let _ = done.send(Done::Credentials(answer));
+        });
+    }
+
+    fn resolve(&mut self, host: String) {
+        let done = self.done.clone();
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            let _ = done.send(Done::Resolved { host, answer: Ok(vec![ip]) });
+            return;
+        }
+        tokio::spawn(async move {
+            let looked_up = tokio::time::timeout(RESOLVE_LIMIT, tokio::net::lookup_host((host.as_str(), 0))).await;
+            let answer = match looked_up {
+                Ok(Ok(addresses)) => {
+                    let mut found: Vec<IpAddr> = Vec::new();
+                    for address in addresses {
+                        if !found.contains(&address.ip()) {
+                            found.push(address.ip());
+                        }
+                    }
+                    Ok(found)
+                }
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("no name server answers".to_owned()),
+            };
+            let _ = done.send(Done::Resolved { host, answer });
+        });
+    }
+
+    fn finished(&mut self, done: Done) {
+        match done {
+            Done::Resolved { host, answer } => {
+                let answer = match answer {
+                    Ok(found) if !found.is_empty() => {
+                        self.known.retain(|(name, _)| *name != host);
+                        self.known.push((host, found.clone()));
+                        Ok(found)
+                    }
+                    Ok(_) | Err(_) => match self.known.iter().find(|(name, _)| *name == host) {
+                        Some((_, known)) => Ok(known.clone()),
+                        None => answer,
+                    },
+                };
+                self.session.resolved(clock::now(), answer, &mut self.rng);
+            }
+            Done::Credentials(Ok(credentials)) => {
+                let user = credentials.user.unwrap_or_default();
+                let password = credentials.password.map(|secret| secret.expose().to_owned()).unwrap_or_default();
+                self.session.credential(Some((user, Zeroizing::new(password))));
+            }
+            Done::Credentials(Err(error)) => {
+                self.refused.get_or_insert(error);
+                self.session.credential(None);
+            }
+        }
+    }
+
+    fn pump_events(&mut self, events: &mut EventReceiver) {
+        let now = clock::now();
+        while let Some(event) = events.try_recv() {
+            match event {
+                Event::Ike(datagram) => {
+                    let Some(link) = self.tunnel.link_of(datagram.socket) else { continue };
+                    let path = Path { link, local: datagram.local, remote: datagram.remote };
+                    let handled = self.session.handle_datagram(now, path, &datagram.bytes, &mut self.rng);
+                    if let Err(misbehaved) = handled {
+                        tracing::debug!(remote = %datagram.remote, %misbehaved, "an IKE message is dropped");
+                    }
+                }
+                Event::UnknownSpi { spi, remote, .. } => {
+                    tracing::debug!(spi, %remote, "ESP for an unknown SPI");
+                }
+                Event::PathMtu { mtu, .. } => self.tunnel.path_mtu(mtu),
+                Event::SocketError { errno, remote, .. } => {
+                    tracing::debug!(errno, ?remote, "the socket reports an error");
+                    self.session.check_liveness(now, &mut self.rng);
+                }
+                Event::Failed { reason } => {
+                    tracing::error!(reason, "the packet pump stopped");
+                    self.session.disconnect(now, &mut self.rng);
+                }
+                Event::PeerMoved { .. } | Event::SequenceLow { .. } | Event::NoEgress { .. } => {}
+                _ => {}
+            }
+        }
+    }
+
+    fn network_changed(&mut self) {
+        let snapshot = self.platform.monitor.snapshot();
+        if let Some(link) = self.tunnel.lost_link(&snapshot) {
+            self.session.path_lost(clock::now(), link, &mut self.rng);
+        }
+        self.session.network_changed(clock::now(), &mut self.rng);
+    }
+
+    fn publish(&mut self) {
+        let snapshot = self.session.snapshot();
+        let state = match snapshot.phase {
+            // The engine publishes the end itself, once everything is undone.
+            Phase::Disconnected | Phase::Failed => State::Disconnecting,
+            Phase::Connecting => State::Connecting,
+            Phase::Connected => State::Connected,
+            Phase::Reconnecting => State::Reconnecting,
+            Phase::Disconnecting => State::Disconnecting,
+        };
+        self.shown.publish(&self.context, state, &snapshot, &self.tunnel);
+    }
+}

@@ -1,0 +1,144 @@
+//! From a profile to what the session needs.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ropewalk_ike::auth::{ClientCertificate, TrustAnchors};
+use ropewalk_ike::exchange::config::{AddressRequest, GatewayIdentity, InitiatorConfig, LocalAuth};
+use ropewalk_ike::proposal::{parse_esp_list, parse_ike_list};
+use ropewalk_ike::wire::{Identification, TrafficSelector, TrafficSelectors};
+use ropewalk_ipc::{ErrorCode, ErrorInfo};
+use ropewalk_profile::{AddressSource, Method, Profile, Secrets};
+use ropewalk_session::{Endpoint, SessionConfig};
+use zeroize::Zeroizing;
+
+use crate::clock;
+use crate::engine::CredentialSource;
+
+/// What the session needs to know of a profile.
+///
+/// # Errors
+/// The profile names something that cannot be used, or lacks a secret that cannot be asked for.
+pub fn session_config(
+    profile: &Profile,
+    secrets: &Secrets,
+    credentials: &CredentialSource,
+    log_keys: bool,
+) -> Result<SessionConfig, ErrorInfo> {
+    let auth = local_auth(profile, secrets)?;
+    let local_id = local_identity(profile, &auth)?;
+    let fixed: Vec<IpAddr> = match profile.address.source {
+        AddressSource::Static => profile.address.fixed.iter().map(ipnet::IpNet::addr).collect(),
+        AddressSource::ConfigPayload | AddressSource::Dhcp => Vec::new(),
+    };
+    let (request, ts_i) = if fixed.is_empty() {
+        let any = vec![TrafficSelector::any_v4(), TrafficSelector::any_v6()];
+        (AddressRequest { ipv4: Some(None), ipv6: Some(None) }, any)
+    } else {
+        (AddressRequest::default(), fixed.into_iter().map(TrafficSelector::host).collect())
+    };
+    let initiator = InitiatorConfig {
+        ike_proposals: parse_ike_list(&profile.crypto.ike).map_err(|error| refused("crypto.ike", &error))?,
+        esp_proposals: parse_esp_list(&profile.crypto.esp).map_err(|error| refused("crypto.esp", &error))?,
+        local_id,
+        gateway: GatewayIdentity {
+            expected: identification("gateway.identity", profile.gateway.expected_identity())?,
+            announce: profile.gateway.identity.is_some(),
+            trust_anchors: trust_anchors(profile)?,
+        },
+        auth,
+        request,
+        ts_i: TrafficSelectors::new(ts_i),
+        ts_r: TrafficSelectors::new(vec![TrafficSelector::any_v4(), TrafficSelector::any_v6()]),
+        mobike: profile.paths.mobike,
+        dpd: (profile.timing.dpd > 0).then(|| Duration::from_secs(profile.timing.dpd.into())),
+        wall_clock: clock::wall(),
+    };
+    let gateways = profile.gateway.addresses.iter();
+    let gateways = gateways.map(|host| Endpoint { host: host.clone(), port: profile.gateway.port });
+    Ok(SessionConfig {
+        gateways: gateways.collect(),
+        initiator,
+        can_ask: credentials.can_ask(),
+        log_keys,
+    })
+}
+
+fn local_auth(profile: &Profile, secrets: &Secrets) -> Result<LocalAuth, ErrorInfo> {
+    match profile.auth.method {
+        Method::Psk => {
+            let psk = secrets.psk_bytes().ok_or_else(|| missing("auth.psk"))?;
+            Ok(LocalAuth::Psk(psk))
+        }
+        Method::Certificate => {
+            let certificate = profile.auth.certificate.as_deref().ok_or_else(|| missing("auth.certificate"))?;
+            let key = secrets.private_key.as_ref().ok_or_else(|| missing("auth.private_key"))?;
+            let own = ClientCertificate::from_pem(certificate, key.expose())
+                .map_err(|error| refused("auth.certificate", &error))?;
+            own.check_validity(clock::wall()).map_err(|error| refused("auth.certificate", &error))?;
+            Ok(LocalAuth::Certificate(Arc::new(own)))
+        }
+        Method::EapMschapv2 => {
+            let user = profile.auth.user.clone().unwrap_or_default();
+            let password = secrets.password.as_ref().map(|secret| secret.expose().to_owned());
+            Ok(LocalAuth::EapMschapv2 {
+                identity: profile.auth.identity.clone().unwrap_or_else(|| user.clone()),
+                user,
+                password: Zeroizing::new(password.unwrap_or_default()),
+            })
+        }
+        Method::EapTls | Method::EapTtls | Method::EapPeap | Method::EapMd5 => Err(ErrorInfo::new(
+            ErrorCode::ProfileRefused,
+            format!("the login method {} is not supported yet", profile.auth.method.as_str()),
+            "use psk, certificate or eap-mschapv2",
+        )),
+    }
+}
+
+fn local_identity(profile: &Profile, auth: &LocalAuth) -> Result<Identification, ErrorInfo> {
+    if let Some(text) = &profile.auth.identity {
+        return identification("auth.identity", text);
+    }
+    match auth {
+        LocalAuth::Certificate(own) => Ok(Identification::distinguished_name(own.subject_der().to_vec())),
+        LocalAuth::EapMschapv2 { user, .. } if !user.is_empty() => identification("auth.user", user),
+        // Nobody's name: the gateway learns the user's from EAP.
+        LocalAuth::EapMschapv2 { .. } => Ok(Identification::fqdn("ropewalk")),
+        LocalAuth::Psk(_) => Err(missing("auth.identity")),
+    }
+}
+
+fn identification(key: &str, text: &str) -> Result<Identification, ErrorInfo> {
+    text.parse::<Identification>().map_err(|error| refused(key, &error))
+}
+
+fn trust_anchors(profile: &Profile) -> Result<TrustAnchors, ErrorInfo> {
+    if profile.auth.method == Method::Psk {
+        return Ok(TrustAnchors::default());
+    }
+    if profile.gateway.ca.is_empty() {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::warn!(%error, "part of the system's trust store cannot be read");
+        }
+        return Ok(TrustAnchors::from_der_lenient(found.certs.into_iter().map(|cert| cert.to_vec())));
+    }
+    TrustAnchors::from_pem(&profile.gateway.ca.join("\n")).map_err(|error| refused("gateway.ca", &error))
+}
+
+fn refused(key: &str, error: &dyn std::fmt::Display) -> ErrorInfo {
+    ErrorInfo::new(
+        ErrorCode::ProfileRefused,
+        format!("{key} in the profile cannot be used: {error}"),
+        "correct the profile and import it again",
+    )
+}
+
+fn missing(key: &str) -> ErrorInfo {
+    ErrorInfo::new(
+        ErrorCode::ProfileRefused,
+        format!("the profile lacks {key}"),
+        "add it to the profile and import it again",
+    )
+}

@@ -1,0 +1,464 @@
+//! The device, the pump on it, the sockets and SAs in the pump, and the system's routes and DNS: everything that a
+//! connection makes, so that everything can be undone.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use ropewalk_datapath::{
+    Config as PumpConfig, DataPath, Egress, EventReceiver, Framing, InboundHandle, InboundSpec, Keepalive,
+    OutboundHandle, Selector, SocketId, TunFd,
+};
+use ropewalk_esp::{EspSuite, InboundSa, OutboundSa};
+use ropewalk_ike::exchange::child::ChildSa;
+use ropewalk_ike::exchange::{Path, Transmit};
+use ropewalk_ike::time::Instant;
+use ropewalk_ike::wire::TrafficSelectors;
+use ropewalk_ipc::{ErrorCode, ErrorInfo};
+use ropewalk_net::{
+    Applied, DEFAULT_FWMARK, DnsConfig, Family, NetError, PathSocket, Snapshot, TunDevice, TunRequest,
+    TunnelConfig, open_path_socket,
+};
+use ropewalk_profile::{AddressSource, Profile};
+use ropewalk_session::InnerSettings;
+
+use super::keylog;
+use crate::engine::{ConnectionContext, EngineConfig};
+use crate::platform::Platform;
+
+/// The largest inner packet offered to the system: room for a tunnel or PPPoE on the way outside.
+const LARGEST_INNER_MTU: usize = 1400;
+/// IPv6 works with no less (RFC 8200 section 5).
+const SMALLEST_INNER_MTU: usize = 1280;
+
+/// Why a CHILD_SA cannot be installed.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The suite or its keys.
+    #[error("its keys do not fit: {0}")]
+    Keys(String),
+    /// The pump refuses.
+    #[error(transparent)]
+    Pump(#[from] ropewalk_datapath::DataPathError),
+}
+
+/// A socket in use.
+struct Link {
+    id: u32,
+    socket: SocketId,
+    path: Path,
+    interface: String,
+    index: u32,
+    path_mtu: usize,
+}
+
+/// A CHILD_SA in the pump.
+pub struct Installed {
+    /// As negotiated.
+    pub sa: ChildSa,
+    /// Its inbound counters.
+    pub inbound: InboundHandle,
+    /// Its outbound counters and sequence.
+    pub outbound: OutboundHandle,
+    suite: EspSuite,
+}
+
+/// What the system was made to look like.
+pub struct Configured {
+    /// Inner addresses.
+    pub addresses: Vec<IpNet>,
+    /// Routes into the tunnel.
+    pub routes: Vec<IpNet>,
+    /// DNS servers.
+    pub dns_servers: Vec<IpAddr>,
+    /// Split DNS domains.
+    pub dns_domains: Vec<String>,
+    /// Inner MTU.
+    pub mtu: u16,
+    /// What the system did of it.
+    pub applied: Applied,
+}
+
+/// One connection's share of the system.
+pub struct Tunnel {
+    device: Option<TunDevice>,
+    pump: Option<DataPath>,
+    platform: Arc<Platform>,
+    link: Option<Link>,
+    next_link: u32,
+    children: Vec<Installed>,
+    sending: Option<u32>,
+    configured: Option<Configured>,
+    wanted: Option<TunnelConfig>,
+    keepalive: Duration,
+    fixed_mtu: u16,
+    retired_in: (u64, u64),
+    retired_out: (u64, u64),
+}
+
+impl Tunnel {
+    /// Makes the device and starts the pump.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn open(
+        context: &ConnectionContext,
+        platform: Arc<Platform>,
+    ) -> Result<(Self, EventReceiver), ErrorInfo> {
+        let offloads = context.config.offloads;
+        let request = TunRequest { offloads, ..TunRequest::default() };
+        let device = TunDevice::create(&request).map_err(|error| explain("create the tunnel device", &error))?;
+        let fd = device.try_clone_fd().map_err(|error| explain("open the tunnel device", &error))?;
+        let tun = TunFd { fd, vnet_hdr: device.vnet_hdr() };
+        let config = PumpConfig {
+            inner_mtu: u16::try_from(SMALLEST_INNER_MTU).unwrap_or(1280),
+            offloads,
+            ..PumpConfig::default()
+        };
+        let (pump, events) = DataPath::start(tun, config).map_err(|error| {
+            ErrorInfo::new(ErrorCode::Failed, format!("the packet pump cannot start: {error}"), "")
+        })?;
+        let tunnel = Self {
+            device: Some(device),
+            pump: Some(pump),
+            platform,
+            link: None,
+            next_link: 1,
+            children: Vec::new(),
+            sending: None,
+            configured: None,
+            wanted: None,
+            keepalive: Duration::from_secs(context.profile.timing.nat_keepalive.into()),
+            fixed_mtu: context.profile.tunnel.mtu,
+            retired_in: (0, 0),
+            retired_out: (0, 0),
+        };
+        Ok((tunnel, events))
+    }
+
+    /// Opens a socket towards a gateway address, on the interface that the system would use outside the tunnel.
+    ///
+    /// # Errors
+    /// In words: there is no route, or the system refuses.
+    pub async fn open_path(&mut self, platform: &Platform, remote: SocketAddr) -> Result<Path, String> {
+        let route = platform.monitor.source_for(remote.ip(), DEFAULT_FWMARK, None).await;
+        let route = route.map_err(|error| error.to_string())?;
+        let wanted = PathSocket {
+            interface: Some(route.interface.clone()),
+            local: Some(route.source),
+            ..PathSocket::new(Family::of(remote.ip()))
+        };
+        let socket = open_path_socket(&wanted).map_err(|error| error.to_string())?;
+        let local = socket.local_addr().map_err(|error| error.to_string())?;
+        let pump = self.pump.as_ref().ok_or("the pump has stopped")?;
+        let socket = pump.add_socket(socket, Framing::ByRemotePort).map_err(|error| error.to_string())?;
+        let id = self.next_link;
+        self.next_link = self.next_link.wrapping_add(1);
+        let path = Path { link: id, local, remote };
+        let interface_mtu = platform.monitor.snapshot().interface(&route.interface).map(|found| found.mtu);
+        let path_mtu = route.mtu.or(interface_mtu).unwrap_or(1500);
+        let path_mtu = usize::try_from(path_mtu).unwrap_or(1500);
+        self.link = Some(Link { id, socket, path, interface: route.interface, index: route.index, path_mtu });
+        Ok(path)
+    }
+
+    /// Gives a socket up.
+    pub fn close_path(&mut self, id: u32) {
+        if self.link.as_ref().is_some_and(|link| link.id == id)
+            && let (Some(link), Some(pump)) = (self.link.take(), &self.pump)
+            && let Err(error) = pump.remove_socket(link.socket)
+        {
+            tracing::debug!(%error, "a socket was gone already");
+        }
+    }
+
+    /// The link that this socket belongs to.
+    #[must_use]
+    pub fn link_of(&self, socket: SocketId) -> Option<u32> {
+        self.link.as_ref().filter(|link| link.socket == socket).map(|link| link.id)
+    }
+
+    /// The interface in use.
+    #[must_use]
+    pub fn interface(&self) -> Option<&str> {
+        self.link.as_ref().map(|link| link.interface.as_str())
+    }
+
+    /// The link in use, when its interface or address is not there any more.
+    #[must_use]
+    pub fn lost_link(&self, snapshot: &Snapshot) -> Option<u32> {
+        let link = self.link.as_ref()?;
+        let local = link.path.local.ip();
+        let here = snapshot.interfaces.iter().any(|interface| {
+            interface.index == link.index
+                && interface.up
+                && interface.addresses.iter().any(|address| address.net.addr() == local)
+        });
+        (!here).then_some(link.id)
+    }
+
+    /// Sends an IKE message.
+    pub fn send_ike(&self, transmit: &Transmit) {
+        let (Some(link), Some(pump)) = (&self.link, &self.pump) else { return };
+        if link.id != transmit.path.link {
+            return;
+        }
+        if let Err(error) = pump.send_ike(link.socket, transmit.path.remote, &transmit.message) {
+            tracing::debug!(remote = %transmit.path.remote, %error, "an IKE message cannot be sent");
+        }
+    }
+
+    /// Puts a CHILD_SA into the pump.
+    ///
+    /// # Errors
+    /// [`InstallError`].
+    pub fn install(&mut self, child: ChildSa, config: &EngineConfig) -> Result<(), InstallError> {
+        let Some(pump) = &self.pump else { return Ok(()) };
+        let keys = |error: &dyn std::fmt::Display| InstallError::Keys(error.to_string());
+        let bits = child.suite.key_bits.unwrap_or(0);
+        let suite = EspSuite::from_iana(child.suite.encr, bits, child.suite.integ).map_err(|e| keys(&e))?;
+        let (esn, out, into) = (child.suite.esn, &child.keys_out, &child.keys_in);
+        let outbound =
+            OutboundSa::new(child.spi_out, suite, &out.encr, &out.integ, esn).map_err(|e| keys(&e))?;
+        let sa = InboundSa::new(child.spi_in, suite, &into.encr, &into.integ, esn).map_err(|e| keys(&e))?;
+        let inbound = pump.add_inbound(InboundSpec {
+            sa,
+            sources: selectors(&child.ts_remote),
+            destinations: selectors(&child.ts_local),
+            peer: None,
+        })?;
+        if let (Some(folder), Some(link)) = (&config.key_log_dir, &self.link) {
+            keylog::child(folder, &child, link.path);
+        }
+        self.children.push(Installed { sa: child, inbound, outbound: OutboundHandle::new(outbound), suite });
+        Ok(())
+    }
+
+    /// Sends with this CHILD_SA along this path from now on.
+    pub fn send_with(&mut self, spi_in: u32, path: Path) {
+        let (Some(pump), Some(link)) = (&self.pump, &mut self.link) else { return };
+        let Some(child) = self.children.iter().find(|child| child.sa.spi_in == spi_in) else { return };
+        link.path = path;
+        let egress = Egress { sa: child.outbound.clone(), socket: link.socket, peer: path.remote };
+        let keepalive = (!self.keepalive.is_zero())
+            .then_some(Keepalive { peer: path.remote, interval: self.keepalive });
+        let set = pump
+            .set_default_egress(Some(egress))
+            .and_then(|()| pump.set_keepalive(link.socket, keepalive));
+        if let Err(error) = set {
+            tracing::error!(%error, "the pump refuses the new way out");
+        }
+        self.sending = Some(spi_in);
+    }
+
+    /// Takes a CHILD_SA out of the pump.
+    pub fn remove(&mut self, spi_in: u32) {
+        let Some(at) = self.children.iter().position(|child| child.sa.spi_in == spi_in) else { return };
+        let gone = self.children.remove(at);
+        let (inbound, outbound) = (gone.inbound.counters(), gone.outbound.counters());
+        self.retired_in = (self.retired_in.0 + inbound.bytes, self.retired_in.1 + inbound.packets);
+        self.retired_out = (self.retired_out.0 + outbound.bytes, self.retired_out.1 + outbound.packets);
+        if let Some(pump) = &self.pump {
+            pump.remove_inbound(spi_in);
+            if self.sending == Some(spi_in) {
+                self.sending = None;
+                if let Err(error) = pump.set_default_egress(None) {
+                    tracing::debug!(%error, "there was no way out to remove");
+                }
+            }
+        }
+    }
+
+    /// Gives the device its addresses, routes and DNS.
+    ///
+    /// # Errors
+    /// The system refuses, or the gateway granted nothing that can be used.
+    pub async fn configure(
+        &mut self,
+        platform: &Platform,
+        profile: &Profile,
+        inner: &InnerSettings,
+    ) -> Result<(), ErrorInfo> {
+        let Some(device) = &self.device else { return Ok(()) };
+        let addresses: Vec<IpNet> = match profile.address.source {
+            AddressSource::Static => profile.address.fixed.clone(),
+            AddressSource::ConfigPayload | AddressSource::Dhcp => {
+                inner.addresses.iter().filter_map(|(ip, len)| IpNet::new(*ip, *len).ok()).collect()
+            }
+        };
+        if addresses.is_empty() {
+            return Err(ErrorInfo::new(
+                ErrorCode::Failed,
+                "the gateway gave this client no inner address",
+                "its address pool may be used up, or set address.source = \"static\" in the profile",
+            ));
+        }
+        let routes = routes(profile, inner, &addresses);
+        let servers =
+            if profile.dns.servers.is_empty() { inner.dns_servers.clone() } else { profile.dns.servers.clone() };
+        let domains =
+            if profile.dns.domains.is_empty() { inner.dns_domains.clone() } else { profile.dns.domains.clone() };
+        let mtu = self.inner_mtu();
+        let config = TunnelConfig {
+            addresses: addresses.clone(),
+            routes: routes.clone(),
+            exclude: profile.tunnel.exclude.clone(),
+            mtu: mtu.into(),
+            dns: DnsConfig { servers: servers.clone(), domains: domains.clone() },
+            ..TunnelConfig::new(device.device_ref())
+        };
+        let applied = match self.configured.take() {
+            Some(configured) if self.wanted.as_ref() == Some(&config) => configured.applied,
+            _ => platform.network.apply(&config).await.map_err(|error| explain("configure the tunnel", &error))?,
+        };
+        if let Some(pump) = &self.pump {
+            pump.set_inner_mtu(mtu);
+        }
+        self.wanted = Some(config);
+        self.configured =
+            Some(Configured { addresses, routes, dns_servers: servers, dns_domains: domains, mtu, applied });
+        Ok(())
+    }
+
+    /// The path carries no packets above `mtu` octets.
+    pub fn path_mtu(&mut self, mtu: u16) {
+        let Some(link) = &mut self.link else { return };
+        link.path_mtu = usize::from(mtu);
+        let inner = self.inner_mtu();
+        tracing::info!(path = mtu, inner, "the path MTU changed");
+        if let Some(pump) = &self.pump {
+            pump.set_inner_mtu(inner);
+        }
+        if let Some(configured) = &mut self.configured {
+            configured.mtu = inner;
+        }
+    }
+
+    /// Undoes what [`Self::configure`] did; the device stays until [`Self::close`].
+    pub async fn release(&mut self, platform: &Platform) {
+        if self.configured.take().is_none() {
+            return;
+        }
+        self.wanted = None;
+        let Some(device) = &self.device else { return };
+        if let Err(error) = platform.network.undo(device.name()).await {
+            tracing::error!(%error, "the tunnel's configuration cannot be undone");
+        }
+    }
+
+    /// Removes everything: when this returns the device is gone.
+    pub async fn close(&mut self, platform: &Platform) {
+        self.release(platform).await;
+        self.children.clear();
+        self.link = None;
+        if let Some(pump) = self.pump.take() {
+            // Stopping joins the pump's threads, which takes a moment that the async threads should not lose.
+            if tokio::task::spawn_blocking(move || pump.stop()).await.is_err() {
+                tracing::error!("the packet pump did not stop cleanly");
+            }
+        }
+        self.device = None;
+    }
+
+    /// When the last authenticated ESP packet came in.
+    #[must_use]
+    pub fn last_inbound(&self) -> Option<Instant> {
+        let last = self.children.iter().filter_map(|child| child.inbound.counters().last).max();
+        last.map(Instant::from_start)
+    }
+
+    /// The CHILD_SAs, the sending one first.
+    pub fn children(&self) -> impl Iterator<Item = &Installed> {
+        let sending = |child: &&Installed| Some(child.sa.spi_in) == self.sending;
+        self.children.iter().filter(sending).chain(self.children.iter().filter(move |child| !sending(child)))
+    }
+
+    /// How the system looks.
+    #[must_use]
+    pub fn configured(&self) -> Option<&Configured> {
+        self.configured.as_ref()
+    }
+
+    /// Bytes and packets of CHILD_SAs that are gone: in, out.
+    #[must_use]
+    pub fn retired(&self) -> ((u64, u64), (u64, u64)) {
+        (self.retired_in, self.retired_out)
+    }
+
+    fn inner_mtu(&self) -> u16 {
+        if self.fixed_mtu != 0 {
+            return self.fixed_mtu;
+        }
+        let fits = match (&self.link, self.children.last()) {
+            (Some(link), Some(child)) => {
+                child.suite.inner_mtu(link.path_mtu, link.path.remote.is_ipv6())
+            }
+            _ => SMALLEST_INNER_MTU,
+        };
+        u16::try_from(fits.clamp(SMALLEST_INNER_MTU, LARGEST_INNER_MTU)).unwrap_or(1280)
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        // Only a panic or a shutdown past its limit comes here with the configuration in place: the journal still
+        // holds it, and the next start sweeps it.
+        if self.configured.is_some() {
+            tracing::warn!(network = ?Arc::as_ptr(&self.platform), "a tunnel was dropped before it was undone");
+        }
+    }
+}
+
+fn selectors(wire: &TrafficSelectors) -> Vec<Selector> {
+    wire.selectors
+        .iter()
+        .map(|selector| Selector {
+            addresses: selector.start()..=selector.end(),
+            protocol: selector.protocol(),
+            ports: selector.start_port()..=selector.end_port(),
+        })
+        .collect()
+}
+
+/// What goes into the tunnel: what the gateway grants, or the part of the profile's wishes that it grants. A family
+/// without an inner address has no routes: nothing could be sent.
+fn routes(profile: &Profile, inner: &InnerSettings, addresses: &[IpNet]) -> Vec<IpNet> {
+    let mut routes: Vec<IpNet> = Vec::new();
+    let granted = inner.reachable.selectors.iter().flat_map(|selector| selector.prefixes());
+    for granted in granted.filter_map(|(ip, len)| IpNet::new(ip, len).ok()) {
+        let found: Vec<IpNet> = if profile.tunnel.routes.is_empty() {
+            vec![granted]
+        } else {
+            let wanted = profile.tunnel.routes.iter();
+            wanted.filter_map(|wanted| narrower(wanted, &granted)).collect()
+        };
+        for route in found {
+            let family = addresses.iter().any(|inner| inner.addr().is_ipv4() == route.addr().is_ipv4());
+            if family && !routes.contains(&route) {
+                routes.push(route);
+            }
+        }
+    }
+    routes
+}
+
+fn narrower(a: &IpNet, b: &IpNet) -> Option<IpNet> {
+    if a.contains(b) {
+        Some(*b)
+    } else if b.contains(a) {
+        Some(*a)
+    } else {
+        None
+    }
+}
+
+fn explain(what: &str, error: &NetError) -> ErrorInfo {
+    let hint = match error {
+        NetError::AddressConflict { .. } => {
+            "the local network uses the same addresses as the tunnel: use another network, or ask the administrator"
+        }
+        _ => "the helper must run as root, with /dev/net/tun available",
+    };
+    ErrorInfo::new(ErrorCode::Failed, format!("cannot {what}: {error}"), hint)
+}

@@ -1,0 +1,31 @@
+//! What all connections share of the operating system: its networks, and what was changed about them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ropewalk_net::{Monitor, NetError, Network, NetworkSettings};
+
+/// The operating system, opened once.
+#[derive(Debug)]
+pub struct Platform {
+    /// Addresses, routes and DNS of tunnels.
+    pub network: Network,
+    /// The interfaces.
+    pub monitor: Monitor,
+}
+
+impl Platform {
+    /// Connects to the operating system and undoes what a killed process left behind.
+    ///
+    /// # Errors
+    /// The system refuses, or this platform is not supported yet.
+    pub async fn open(state_dir: &Path) -> Result<Arc<Self>, NetError> {
+        let network = Network::open(NetworkSettings::new(state_dir)).await?;
+        let swept = network.sweep().await?;
+        if !swept.devices.is_empty() || swept.dns_restored {
+            tracing::info!(devices = ?swept.devices, dns = swept.dns_restored, "removed what a killed helper left");
+        }
+        let monitor = Monitor::start().await?;
+        Ok(Arc::new(Self { network, monitor }))
+    }
+}
