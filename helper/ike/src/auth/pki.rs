@@ -366,3 +366,7 @@ fn anchor(certificate: Vec<u8>) -> Option<TrustAnchor<'static>> {
     let der = CertificateDer::from(certificate);
     webpki::anchor_from_trusted_cert(&der).ok().map(|anchor| anchor.to_owned())
 }
+
+#[cfg(test)]
+#[path = "pki_tests.rs"]
+mod tests;

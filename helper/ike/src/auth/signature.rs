@@ -244,3 +244,7 @@ fn verify(
 ) -> Result<(), SignatureError> {
     UnparsedPublicKey::new(algorithm, key).verify(octets, signature).map_err(|_| SignatureError::BadSignature)
 }
+
+#[cfg(test)]
+#[path = "signature_tests.rs"]
+mod tests;
