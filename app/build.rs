@@ -12,8 +12,8 @@ fn main() {
         println!(
             "cargo:warning=ui/dist is missing, the window will be empty: run `npm --prefix ui ci && npm --prefix ui run build` first"
         );
-        let written =
-            std::fs::create_dir_all(pages).and_then(|()| std::fs::write(pages.join("index.html"), PLACEHOLDER));
+        let written = std::fs::create_dir_all(pages)
+            .and_then(|()| std::fs::write(pages.join("index.html"), PLACEHOLDER));
         if let Err(error) = written {
             println!("cargo:warning=cannot write a placeholder to ui/dist: {error}");
         }

@@ -1,0 +1,85 @@
+// What the window shows: the program's latest view, the last minute of traffic, and a clock for "connected for".
+import { backend } from "./backend";
+import type { AppView, TrafficView } from "./generated/app";
+import { push, type Sample } from "./traffic";
+
+/** Before the program has said anything. */
+export const nothing: AppView = {
+  helper: "starting",
+  helper_error: null,
+  profiles: [],
+  selected: null,
+  status: {
+    state: "disconnected",
+    profile: null,
+    since: "",
+    gateway: { address: null, identity: null },
+    addresses: [],
+    dns: { servers: [], domains: [] },
+    routes: [],
+    mtu: null,
+    ike: [],
+    children: [],
+    paths: [],
+    features: {
+      mobike: false,
+      keep_old_ike_sa: false,
+      multi_point_sa: false,
+      fragmentation: false,
+      ppk: false,
+      key_exchange: null,
+    },
+    error: null,
+    totals: { bytes_in: 0, bytes_out: 0, packets_in: 0, packets_out: 0 },
+    policy: "failover",
+    owned: false,
+  },
+  question: null,
+  import: null,
+  notice: null,
+};
+
+export class Store {
+  view = $state.raw<AppView>(nothing);
+  traffic = $state.raw<TrafficView | null>(null);
+  samples = $state.raw<Sample[]>([]);
+  now = $state(Date.now());
+  dragging = $state(false);
+
+  /** The profile that the big button is about. */
+  get profile() {
+    const name = this.view.status.profile ?? this.view.selected;
+    return this.view.profiles.find((profile) => profile.summary.name === name) ?? null;
+  }
+
+  show(view: AppView): void {
+    const before = this.view.status;
+    const after = view.status;
+    if (after.state === "disconnected" || after.profile !== before.profile) {
+      this.samples = [];
+      this.traffic = null;
+    }
+    this.view = view;
+  }
+
+  count(traffic: TrafficView): void {
+    if (traffic.profile !== this.view.status.profile) return;
+    this.traffic = traffic;
+    this.samples = push(this.samples, { down: traffic.in_per_second, up: traffic.out_per_second });
+  }
+
+  /** Listens first and asks then, so that nothing falls between. Returns what stops it. */
+  async follow(): Promise<() => void> {
+    const stops = await Promise.all([
+      backend.onView((view) => this.show(view)),
+      backend.onTraffic((traffic) => this.count(traffic)),
+      backend.onDrag((over) => (this.dragging = over)),
+    ]);
+    this.show(await backend.view());
+    const clock = setInterval(() => (this.now = Date.now()), 1000);
+    return () => {
+      clearInterval(clock);
+      for (const stop of stops) stop();
+    };
+  }
+}
