@@ -27,7 +27,7 @@ run=(iproute2 nftables iputils-ping curl)
 tests=(strongswan-swanctl charon-systemd libcharon-extra-plugins libcharon-extauth-plugins
     libstrongswan-standard-plugins libstrongswan-extra-plugins dnsmasq-base tcpdump tshark openssl
     xvfb xauth x11-utils dbus dbus-x11 gnome-keyring libsecret-1-0 libsecret-tools polkitd webkit2gtk-driver
-    at-spi2-core fonts-dejavu-core python3-dbus python3-gi imagemagick xdotool)
+    at-spi2-core fonts-dejavu-core python3-dbus python3-gi imagemagick xdotool iperf3)
 
 case $purpose in
     build) packages=("${compile[@]}" "${window[@]}"); node=yes ;;

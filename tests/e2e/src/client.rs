@@ -21,7 +21,25 @@ pub struct Client {
     programs: Programs,
     dir: PathBuf,
     helper: Option<Process>,
+    options: ClientOptions,
     starts: u32,
+}
+
+/// How the helper is started.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// The log filter.
+    pub log: String,
+    /// Write a key log.
+    pub key_log: bool,
+    /// Further arguments.
+    pub arguments: Vec<String>,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self { log: "debug".to_owned(), key_log: true, arguments: Vec::new() }
+    }
 }
 
 impl Client {
@@ -30,12 +48,26 @@ impl Client {
     /// # Errors
     /// When it does not.
     pub fn start(namespace: &Namespace) -> Result<Self> {
+        Self::start_with(namespace, ClientOptions::default())
+    }
+
+    /// The same with other options.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn start_with(namespace: &Namespace, options: ClientOptions) -> Result<Self> {
         let dir = namespace.lab().dir().join("client");
         for folder in ["run", "state", "config", "keylog"] {
             fs::create_dir_all(dir.join(folder)).with_context(|| format!("make {folder}"))?;
         }
-        let mut client =
-            Self { namespace: namespace.clone(), programs: Programs::find()?, dir, helper: None, starts: 0 };
+        let mut client = Self {
+            namespace: namespace.clone(),
+            programs: Programs::find()?,
+            dir,
+            helper: None,
+            options,
+            starts: 0,
+        };
         client.start_helper()?;
         Ok(client)
     }
@@ -54,11 +86,13 @@ impl Client {
             .arg(self.dir.join("state"))
             .arg("--config-dir")
             .arg(self.dir.join("config"))
-            .arg("--key-log")
-            .arg(self.key_log())
-            .args(["--log", "debug"])
+            .args(["--log", &self.options.log])
+            .args(&self.options.arguments)
             // The machine's own resolved and NetworkManager must not hear of a namespace's tunnel: the file is used.
             .env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.dir.join("no-bus").display()));
+        if self.options.key_log {
+            command.arg("--key-log").arg(self.key_log());
+        }
         self.starts += 1;
         let log = self.namespace.log_path(&format!("helper{}", self.starts));
         let mut helper = Process::start(&mut command, &log)?;

@@ -12,7 +12,7 @@ mod profile;
 mod programs;
 mod reference;
 
-pub use client::Client;
+pub use client::{Client, ClientOptions};
 pub use gateway::{AuthKind, BOTH, Credentials, Gateway, GatewayKind, Offer};
 pub use network_state::NetworkState;
 pub use profile::ProfileText;
