@@ -249,3 +249,7 @@ fn failure_of(message: &[u8]) -> EapFailure {
     let message = message.map(|text| text.chars().filter(|c| !c.is_control()).take(200).collect::<String>());
     EapFailure { code, message: message.filter(|text| !text.is_empty()) }
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

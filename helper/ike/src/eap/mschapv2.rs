@@ -138,3 +138,7 @@ fn des_encrypt(key: [u8; 7], block: [u8; 8]) -> [u8; 8] {
     Des::new(&(*spread).into()).encrypt_block(&mut block);
     block.into()
 }
+
+#[cfg(test)]
+#[path = "mschapv2_tests.rs"]
+mod tests;
