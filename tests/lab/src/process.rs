@@ -11,7 +11,7 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
 
@@ -221,6 +221,19 @@ impl Process {
         self.wait(limit)
     }
 
+    /// Asks it and everything it started to end (SIGTERM to its process group), for programs that start others.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn terminate_group(&mut self, limit: Duration) -> Result<i32> {
+        if self.is_running()? {
+            killpg(pid_of(&self.child), Signal::SIGTERM)
+                .map_err(std::io::Error::from)
+                .context(|| format!("signal the group of {}", self.name))?;
+        }
+        self.wait(limit)
+    }
+
     /// Ends it without asking (SIGKILL).
     ///
     /// # Errors
@@ -235,6 +248,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if self.is_running().unwrap_or(false) {
+            let _ = killpg(pid_of(&self.child), Signal::SIGKILL);
+        }
         let _ = self.kill();
     }
 }

@@ -185,7 +185,7 @@ fn window_time(goals: &mut Goals) -> Result<()> {
         let value = line.split("milliseconds=").nth(1).and_then(|rest| rest.split_whitespace().next());
         let value: u64 =
             value.and_then(|value| value.parse().ok()).with_context(|| format!("no time in {line}"))?;
-        window.terminate(PATIENCE)?;
+        window.terminate_group(PATIENCE)?;
         if round > 0 {
             times.push(Duration::from_millis(value));
         }
