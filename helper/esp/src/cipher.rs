@@ -198,3 +198,59 @@ pub(crate) fn copy_prefix(target: &mut [u8], source: &[u8]) {
         *to = *from;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Test case of draft-mcgrew-gcm-test-01: AES-128-GCM ESP with an extended sequence number.
+    #[test]
+    fn gcm_esp_vector_with_esn() {
+        let suite = EspSuite::AesGcm16(AesKey::Bits128);
+        let key = hex::decode("4c80cdefbb5d10da906ac73c3613a6342e443b68").unwrap();
+        let mut packet = hex::decode(concat!(
+            "0000432100000000",
+            "4956ed7e3b244cfe",
+            "fecf537e729d5b07dc30df528dd22b768d1b98736696a6fd348509fa13ceac34",
+            "cfa2436f14a3f3cf65925bf1f4a13c5d15b21e1884f5ff6247aeabb786b93bce",
+            "61bc17d768fd9732",
+            "459018148f6cbe722fd04796562dfdb4",
+        ))
+        .unwrap();
+        let plain = hex::decode(concat!(
+            "45000048699a000080114db7c0a80102c0a801010a9bf15638d3010000010000",
+            "00000000045f736970045f756470037369700963796265726369747902646b00",
+            "0021000101020201",
+        ))
+        .unwrap();
+        let sealed = packet.clone();
+        let cipher = Cipher::new(suite, &key, &[]).unwrap();
+        assert!(cipher.open(suite, Some(0x8765_4321), &mut packet).is_ok());
+        let text = suite.payload_offset()..packet.len() - suite.icv_len();
+        assert_eq!(packet[text.clone()], plain);
+        assert!(cipher.seal(suite, Some(0x8765_4321), &mut packet).is_ok());
+        assert_eq!(packet, sealed);
+    }
+
+    /// The ciphertext of RFC 3602 section 4 case 4 (64 octets, AES-128-CBC).
+    #[test]
+    fn cbc_vector_of_rfc_3602() {
+        let suite = EspSuite::AesCbc(AesKey::Bits128, CbcIntegrity::Sha256);
+        let key = hex::decode("56e47a38c5598974bc46903dba290349").unwrap();
+        let cipher = Cipher::new(suite, &key, &[0; 32]).unwrap();
+        let mut packet = vec![0; 8];
+        packet.extend(hex::decode("8ce82eefbea0da3c44699ed7db51b7d9").unwrap());
+        packet.extend(0xa0..=0xdf_u8);
+        packet.extend([0; 16]);
+        assert!(cipher.seal(suite, None, &mut packet).is_ok());
+        assert_eq!(
+            hex::encode(&packet[24..88]),
+            concat!(
+                "c30e32ffedc0774e6aff6af0869f71aa0f3af07a9a31a9c684db207eb0ef8e4e",
+                "35907aa632c3ffdf868bb7b29d3d46ad83ce9f9a102ee99d49a53e87f4c3da55",
+            )
+        );
+        assert!(cipher.open(suite, None, &mut packet).is_ok());
+        assert_eq!(packet[24..88], (0xa0..=0xdf_u8).collect::<Vec<_>>());
+    }
+}

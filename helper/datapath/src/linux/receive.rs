@@ -171,9 +171,8 @@ fn read_control(header: &libc::msghdr, mut each: impl FnMut(libc::c_int, libc::c
         // SAFETY: CMSG_LEN only computes.
         let header_len = unsafe { libc::CMSG_LEN(0) } as usize;
         // SAFETY: the kernel wrote `len` octets from the header on; the data follows it.
-        let data = unsafe {
-            std::slice::from_raw_parts(libc::CMSG_DATA(message), (len as usize).saturating_sub(header_len))
-        };
+        let data =
+            unsafe { std::slice::from_raw_parts(libc::CMSG_DATA(message), len.saturating_sub(header_len)) };
         each(level, kind, data);
         // SAFETY: `message` came from this header's control buffer.
         message = unsafe { libc::CMSG_NXTHDR(header, message) };

@@ -150,7 +150,7 @@ mod tests {
             let packet = tcp(source, destination, u32::MAX - 1000, 0x19 | CWR, &payload);
             let segments = cut(&packet, Gso::Tcp, 1000);
             assert_eq!(segments.len(), 5);
-            let mut joined = Vec::new();
+            let mut joined: Vec<u8> = Vec::new();
             for (index, segment) in segments.iter().enumerate() {
                 assert!(is_intact(segment));
                 let seq = u32::from_be_bytes(segment[l4 + 4..l4 + 8].try_into().unwrap());

@@ -65,7 +65,7 @@ fn answers(ip: &Ip, packet: &[u8]) -> bool {
     let kind = packet.get(ip.l4).copied();
     let about_an_error = match ip.protocol {
         ICMP => !matches!(kind, Some(0 | 8 | 13 | 14)),
-        ICMPV6 => !kind.is_some_and(|kind| kind >= 128),
+        ICMPV6 => kind.is_none_or(|kind| kind < 128),
         _ => false,
     };
     let broadcast = matches!(ip.destination, IpAddr::V4(address) if address.is_broadcast());
