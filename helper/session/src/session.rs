@@ -548,7 +548,7 @@ impl Session {
     fn established(&mut self, now: Instant, established: Established, rng: &mut dyn CryptoRng) {
         let Established { sa, inner, keys } = established;
         if self.config.log_keys {
-            let (spis, suite) = (sa.spis(), sa.suite().clone());
+            let (spis, suite) = (sa.spis(), *sa.suite());
             self.commands.push_back(Command::LogIkeKeys { spis, suite, keys: Box::new(keys) });
         }
         let path = sa.path();

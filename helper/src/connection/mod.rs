@@ -91,7 +91,9 @@ impl Connection {
     }
 
     async fn run(mut self, events: EventReceiver, mut results: mpsc::UnboundedReceiver<Done>) -> Outcome {
-        let mut events = match AsyncFd::new(events) {
+        // SAFETY: the receiver owns one open descriptor from its making to its end, names no other, and the wrapper is
+        // dropped with it here.
+        let mut events = match unsafe { AsyncFd::register(events) } {
             Ok(events) => events,
             Err(error) => {
                 let message = format!("the packet pump cannot be watched: {error}");
@@ -217,20 +219,8 @@ impl Connection {
             return;
         }
         tokio::spawn(async move {
-            let looked_up = tokio::time::timeout(RESOLVE_LIMIT, tokio::net::lookup_host((host.as_str(), 0))).await;
-            let answer = match looked_up {
-                Ok(Ok(addresses)) => {
-                    let mut found: Vec<IpAddr> = Vec::new();
-                    for address in addresses {
-                        if !found.contains(&address.ip()) {
-                            found.push(address.ip());
-                        }
-                    }
-                    Ok(found)
-                }
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("no name server answers".to_owned()),
-            };
+            let answer = look_up(&host).await;
+            // A loop that ended meanwhile needs no answer.
             let _ = done.send(Done::Resolved { host, answer });
         });
     }
@@ -313,4 +303,17 @@ impl Connection {
         };
         self.shown.publish(&self.context, state, &snapshot, &self.tunnel);
     }
+}
+
+/// All addresses of a name, each once, in the system's order.
+async fn look_up(host: &str) -> Result<Vec<IpAddr>, String> {
+    let looked_up = tokio::time::timeout(RESOLVE_LIMIT, tokio::net::lookup_host((host, 0))).await;
+    let addresses = looked_up.map_err(|_| "no name server answers".to_owned())?;
+    let mut found: Vec<IpAddr> = Vec::new();
+    for address in addresses.map_err(|error| error.to_string())? {
+        if !found.contains(&address.ip()) {
+            found.push(address.ip());
+        }
+    }
+    Ok(found)
 }

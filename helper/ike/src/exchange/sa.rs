@@ -434,13 +434,10 @@ impl IkeSa {
             Ok(payloads) => self.finish_task(task, header.exchange, &payloads, rng),
             Err(wire) => Err(wire.into()),
         };
-        match outcome {
-            // An authenticated answer that cannot be read leaves the two ends with different ideas of what exists.
-            Err(PeerMisbehaved::Wire(wire)) => {
-                self.finish(CloseReason::Fatal(wire.answer().0));
-                return Err(wire.into());
-            }
-            Ok(()) | Err(_) => {}
+        // An authenticated answer that cannot be read leaves the two ends with different ideas of what exists.
+        if let Err(PeerMisbehaved::Wire(wire)) = outcome {
+            self.finish(CloseReason::Fatal(wire.answer().0));
+            return Err(wire.into());
         }
         if !self.closed {
             self.start_next(now, rng);
