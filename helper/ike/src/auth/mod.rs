@@ -10,6 +10,8 @@ use crate::crypto::Prf;
 mod algorithm;
 pub mod credential;
 mod der;
+pub mod fuzz;
+pub mod id_text;
 pub mod identity;
 pub mod pki;
 pub mod psk;
@@ -17,6 +19,7 @@ pub mod signature;
 mod signing_key;
 
 pub use credential::{ClientCertificate, CredentialError};
+pub use id_text::parse_identity;
 pub use identity::IdRef;
 pub use pki::{PkiError, TrustAnchors, verify_gateway};
 pub use signature::{AuthData, SignatureError, SigningKey, verify_signature};

@@ -1,7 +1,8 @@
 //! The gateway's certificate: chain to a trust anchor, validity, usage, and the identity it proves (RFC 5280, RFC 4945).
 //!
 //! The path is built and checked by webpki; this module says in plain words what is wrong with one. Nothing that a
-//! certificate names (CRL, OCSP, issuer URLs) is ever fetched.
+//! certificate names (CRL, OCSP, issuer URLs) is ever fetched. A trust anchor is a name and a key: its own validity
+//! and signature are not looked at (RFC 5280 section 6.2), so a gateway's self-signed certificate can be one, too.
 
 use ring::digest;
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor};

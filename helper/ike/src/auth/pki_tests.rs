@@ -174,6 +174,17 @@ fn a_certificate_issued_by_an_end_entity_is_refused() {
 }
 
 #[test]
+fn a_self_signed_gateway_certificate_may_be_its_own_anchor() {
+    let key = KeyPair::generate().unwrap();
+    let own = gateway_params().self_signed(&key).unwrap().der().to_vec();
+    let pinned = TrustAnchors::from_der([own.clone()]).unwrap();
+    assert_eq!(verify_gateway(&own, &[], &pinned, NOW, fqdn("vpn.example.com")), Ok(()));
+    let forged = gateway_params().self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec();
+    let result = verify_gateway(&forged, &[], &pinned, NOW, fqdn("vpn.example.com"));
+    assert!(matches!(result, Err(PkiError::BadSignature { .. })), "{result:?}");
+}
+
+#[test]
 fn path_length_constraints_hold() {
     let mut params = ca_params("root");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
