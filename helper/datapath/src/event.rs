@@ -48,7 +48,7 @@ pub enum Event {
     PathMtu {
         /// The socket.
         socket: SocketId,
-        /// Where it was sent to.
+        /// Where it was sent to. Port 0 when the local interface is what refused it: the system does not tell it then.
         remote: SocketAddr,
         /// The path MTU in octets, IP header included.
         mtu: u16,

@@ -141,7 +141,8 @@ impl Sender {
         let table = self.shared.egress.load();
         let Some(egress) = table.lookup(ip.destination) else {
             self.shared.counters.tx_no_egress.add(1);
-            if self.complaints.allows(sys::boottime_nanos()) {
+            // Groups are the system's own chatter.
+            if !ip.destination.is_multicast() && self.complaints.allows(sys::boottime_nanos()) {
                 self.shared.queues.push_event(Event::NoEgress { destination: ip.destination });
             }
             return Some(());

@@ -1,0 +1,13 @@
+//! The pump with real TUN devices and real sockets, in network namespaces of its own (`rwdp-...`). Needs root.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod lab;
+mod peer;
+
+mod carries;
+mod demux;
+mod headers;
+mod lifecycle;
+mod moves;
+mod speed;
