@@ -4,8 +4,15 @@
 //! asks whether the caller may, [`store`] has the profile, [`engine`] runs the connection and [`state`] tells
 //! everyone who watches.
 
+pub mod authorise;
 pub mod clock;
 pub mod connection;
 pub mod engine;
+pub mod log;
 pub mod platform;
+pub mod proposals;
+pub mod report;
+pub mod server;
+pub mod service;
 pub mod state;
+pub mod store;

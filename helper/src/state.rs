@@ -80,6 +80,13 @@ impl Registry {
         publisher
     }
 
+    /// Changes a state that is there already, from outside its connection.
+    pub fn amend(&self, key: &Key, change: impl FnOnce(&mut Status)) {
+        if self.get(key).is_some() {
+            StatusPublisher { registry: self.clone(), key: key.clone() }.update(change);
+        }
+    }
+
     /// Forgets an ended connection, when its profile is removed. An active one stays.
     pub fn forget(&self, key: &Key) {
         let mut entries = self.entries();
@@ -244,7 +251,7 @@ mod tests {
     fn ended_connections_are_remembered_within_bounds() {
         let registry = Registry::default();
         for number in 0..MAX_ENDED + 10 {
-            registry.publisher(key(&number.to_string()));
+            let _publisher = registry.publisher(key(&number.to_string()));
         }
         assert_eq!(registry.snapshot().len(), MAX_ENDED);
     }

@@ -1,7 +1,7 @@
 //! Who is at the other end of a Unix socket, as the kernel says.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 /// Credentials of the process at the other end, taken by the kernel when it connected (or listened).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Peer {
     pub uid: u32,
     /// Primary group id.
     pub gid: u32,
+    /// Supplementary group ids.
+    pub groups: Vec<u32>,
     /// Start time of the process in clock ticks since boot, as polkit wants it beside the pid; `None` when the
     /// process is gone already.
     pub start_time: Option<u64>,
@@ -29,6 +31,7 @@ impl Peer {
             pid,
             uid: credentials.uid(),
             gid: credentials.gid(),
+            groups: supplementary_groups(socket.as_fd().as_raw_fd())?,
             start_time: (pid != 0).then(|| process_start_time(pid)).flatten(),
         })
     }
@@ -46,6 +49,39 @@ fn process_start_time(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after) = stat.rsplit_once(')')?;
     after.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// `SO_PEERGROUPS`, which nix has no name for.
+fn supplementary_groups(socket: RawFd) -> io::Result<Vec<u32>> {
+    // Linux allows 65,536 groups (NGROUPS_MAX); almost everybody is in fewer than 64.
+    let mut groups = vec![0u32; 64];
+    loop {
+        let room = groups.len().saturating_mul(size_of::<u32>());
+        let mut length = libc::socklen_t::try_from(room).map_err(io::Error::other)?;
+        // SAFETY: the buffer is valid for `length` octets, and the kernel writes no more than that; both pointers
+        // live through the call; u32 has the size and alignment of gid_t on Linux.
+        let result = unsafe {
+            libc::getsockopt(
+                socket,
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        let count = usize::try_from(length).unwrap_or(0) / size_of::<u32>();
+        if result == 0 {
+            groups.truncate(count);
+            return Ok(groups);
+        }
+        let error = io::Error::last_os_error();
+        // ERANGE comes with the length that is needed.
+        if error.raw_os_error() == Some(libc::ERANGE) && count > groups.len() {
+            groups.resize(count, 0);
+        } else {
+            return Err(error);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use ropewalk_ipc::{
     ChildSa, CredentialField, CredentialReason, CredentialRequest, DnsStatus, ErrorCode, ErrorInfo, Features,
-    GatewayStatus, IkeSa, Imported, Method, PathState, PathStatus, Policy, Preview, ProfilePaths, ProfileShown,
-    ProfileSource, ProfileSummary, State, Status, Totals, Traffic,
+    GatewayStatus, IkeSa, Imported, Method, PathState, PathStatus, Policy, Preview, ProfilePaths,
+    ProfileShown, ProfileSource, ProfileSummary, State, Status, Totals, Traffic,
 };
 use ts_rs::TS;
 
@@ -24,16 +24,39 @@ fn the_committed_typescript_types_are_current() {
 
 fn bindings() -> String {
     let config = ts_rs::Config::new();
-    let mut text = String::from("// Written by helper/ipc/tests/bindings.rs from the Rust types. Do not edit.\n");
+    let mut text =
+        String::from("// Written by helper/ipc/tests/bindings.rs from the Rust types. Do not edit.\n");
     macro_rules! declare {
         ($($type:ty),+ $(,)?) => {
             $( text.push_str(&format!("\nexport {}\n", <$type>::decl(&config))); )+
         };
     }
     declare!(
-        State, Status, GatewayStatus, DnsStatus, IkeSa, ChildSa, PathState, PathStatus, Features, Totals, Traffic,
-        ErrorCode, ErrorInfo, Imported, ProfileSource, ProfileSummary, ProfileShown, ProfilePaths, Preview,
-        Method, Policy, ropewalk_profile::AddressSource, CredentialRequest, CredentialField, CredentialReason,
+        State,
+        Status,
+        GatewayStatus,
+        DnsStatus,
+        IkeSa,
+        ChildSa,
+        PathState,
+        PathStatus,
+        Features,
+        Totals,
+        Traffic,
+        ErrorCode,
+        ErrorInfo,
+        Imported,
+        ProfileSource,
+        ProfileSummary,
+        ProfileShown,
+        ProfilePaths,
+        Preview,
+        Method,
+        Policy,
+        ropewalk_profile::AddressSource,
+        CredentialRequest,
+        CredentialField,
+        CredentialReason,
     );
     text
 }

@@ -7,6 +7,7 @@
 //! [`Profile`] holds no secret. Pre-shared keys, passwords and private keys found in a file come apart as
 //! [`Secrets`], which the caller puts into its secret store.
 
+mod bundle;
 mod error;
 mod import;
 mod limits;
@@ -18,6 +19,7 @@ mod secret;
 mod sswan;
 mod validate;
 
+pub use bundle::open_bundle;
 pub use error::ProfileError;
 pub use import::{Format, Import, detect, import};
 pub use limits::unsupported;
