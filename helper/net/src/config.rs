@@ -70,7 +70,7 @@ pub struct DnsConfig {
 pub struct TunnelConfig {
     /// The device.
     pub device: DeviceRef,
-    /// Inner addresses with the prefix length granted. No route follows from the prefix.
+    /// Inner addresses. Their prefix lengths say nothing: what goes into the tunnel is in `routes`.
     pub addresses: Vec<IpNet>,
     /// What goes into the tunnel; `0.0.0.0/0` or `::/0` is a full tunnel.
     pub routes: Vec<IpNet>,
@@ -188,8 +188,8 @@ impl NetworkSettings {
     }
 }
 
-/// Address family of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     /// IPv4.

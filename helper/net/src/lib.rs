@@ -26,6 +26,7 @@ mod config;
 mod error;
 mod snapshot;
 mod socket;
+#[cfg(any(not(target_os = "linux"), test))]
 mod unsupported;
 
 #[cfg(target_os = "linux")]

@@ -60,6 +60,14 @@ macro_rules! unsupported_platform {
                 match self.never {}
             }
 
+            /// Stops using offloads.
+            ///
+            /// # Errors
+            /// Cannot be called.
+            pub fn disable_offloads(&mut self) -> Result<(), NetError> {
+                match self.never {}
+            }
+
             /// What was granted.
             #[must_use]
             pub fn offloads(&self) -> Offloads {
@@ -125,6 +133,12 @@ macro_rules! unsupported_platform {
             /// # Errors
             /// Cannot be called.
             pub async fn refresh(&self) -> Result<Vec<(String, Applied)>, NetError> {
+                match self.never {}
+            }
+
+            /// Counts what others changed.
+            #[must_use]
+            pub fn disturbances(&self) -> watch::Receiver<u64> {
                 match self.never {}
             }
 

@@ -1,13 +1,16 @@
 //! Linux: netlink for links, addresses, routes and rules, D-Bus for DNS, the `tun` driver.
 
+mod dns;
+mod journal;
+mod monitor;
+mod netlink;
+mod network;
+mod plan;
 mod socket;
+mod sysctl;
 mod tun;
 
+pub use monitor::Monitor;
+pub use network::Network;
 pub use socket::{open_path_socket, send_fragmentable};
 pub use tun::TunDevice;
-
-mod pending {
-    #![allow(dead_code)]
-    crate::unsupported::unsupported_platform!("Linux");
-}
-pub use pending::{Monitor, Network};

@@ -1,0 +1,409 @@
+//! Name servers through each of the four managers: the real ones, on a bus and in an `/etc` of their own.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::{Command, Stdio};
+
+use common::{
+    RESOLV_CONF, Running, World, bus_has, busctl, config, daemon, device, dns, eventually, isolated, sh,
+};
+use ropewalk_net::{DnsManager, TunDevice, TunnelConfig};
+
+fn full(tun: &TunDevice, server: &str) -> TunnelConfig {
+    TunnelConfig { dns: dns(&[server, "fd09::53"], &[]), ..config(tun, &["10.9.0.2"], &["0.0.0.0/0"]) }
+}
+
+fn split(tun: &TunDevice, server: &str) -> TunnelConfig {
+    let dns = dns(&[server], &["corp.example", "~lab.example"]);
+    TunnelConfig { dns, ..config(tun, &["10.8.0.2"], &["10.0.0.0/8"]) }
+}
+
+fn resolv_conf() -> String {
+    fs::read_to_string("/etc/resolv.conf").unwrap()
+}
+
+/// What the C library's resolver takes.
+fn servers() -> Vec<String> {
+    resolv_conf().lines().filter_map(|l| l.strip_prefix("nameserver ")).map(str::to_owned).collect()
+}
+
+// --- the file ---------------------------------------------------------------------------------------------------
+
+#[test]
+fn the_file_is_written_and_comes_back() {
+    isolated("the_file_is_written_and_comes_back", |world: World| async move {
+        fs::set_permissions("/etc/resolv.conf", fs::Permissions::from_mode(0o640)).unwrap();
+        let before = world.system();
+        let network = world.network().await;
+        let (one, two) = (device("rwtun0"), device("rwtun1"));
+        let applied = network.apply(&split(&two, "10.8.0.53")).await.unwrap();
+        assert_eq!((applied.dns.manager, applied.dns.per_domain), (Some(DnsManager::ResolvConfFile), false));
+        assert_eq!(servers(), ["10.8.0.53", "192.0.2.53"]);
+        assert!(resolv_conf().contains("search corp.example home.arpa\n"));
+        let applied = network.apply(&full(&one, "10.9.0.53")).await.unwrap();
+        assert_eq!(applied.dns.manager, Some(DnsManager::ResolvConfFile));
+        assert_eq!(servers(), ["10.9.0.53", "fd09::53", "10.8.0.53"]);
+        network.undo("rwtun0").await.unwrap();
+        assert_eq!(servers(), ["10.8.0.53", "192.0.2.53"]);
+        network.undo("rwtun1").await.unwrap();
+        drop((one, two));
+        assert_eq!(world.system(), before);
+    });
+}
+
+#[test]
+fn a_bind_mounted_file_is_written_in_place() {
+    isolated("a_bind_mounted_file_is_written_in_place", |world: World| async move {
+        fs::write("/run/elsewhere", RESOLV_CONF).unwrap();
+        sh("mount --bind /run/elsewhere /etc/resolv.conf");
+        let before = world.system();
+        let network = world.network().await;
+        let tun = device("rwtun0");
+        network.apply(&full(&tun, "10.9.0.53")).await.unwrap();
+        assert_eq!(servers(), ["10.9.0.53", "fd09::53"]);
+        network.undo_all().await.unwrap();
+        drop(tun);
+        assert_eq!(world.system(), before);
+        assert_eq!(fs::read_to_string("/run/elsewhere").unwrap(), RESOLV_CONF);
+    });
+}
+
+#[test]
+fn a_link_to_nobodys_file_and_no_file_at_all_come_back() {
+    isolated("a_link_to_nobodys_file_and_no_file_at_all_come_back", |world: World| async move {
+        let network = world.network().await;
+        for kind in ["link", "none"] {
+            fs::remove_file("/etc/resolv.conf").unwrap();
+            if kind == "link" {
+                fs::write("/run/somewhere", RESOLV_CONF).unwrap();
+                symlink("../run/somewhere", "/etc/resolv.conf").unwrap();
+            }
+            let before = world.system();
+            let tun = device("rwtun0");
+            network.apply(&split(&tun, "10.8.0.53")).await.unwrap();
+            let expected = if kind == "link" { vec!["10.8.0.53", "192.0.2.53"] } else { vec!["10.8.0.53"] };
+            assert_eq!(servers(), expected);
+            network.undo_all().await.unwrap();
+            drop(tun);
+            assert_eq!(world.system(), before, "{kind}");
+            if kind == "link" {
+                assert_eq!(fs::read_to_string("/run/somewhere").unwrap(), RESOLV_CONF);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_third_partys_new_servers_are_noticed_and_survive_the_tunnel() {
+    isolated("a_third_partys_new_servers_are_noticed_and_survive_the_tunnel", |world: World| async move {
+        let network = world.network().await;
+        let tun = device("rwtun0");
+        network.apply(&full(&tun, "10.9.0.53")).await.unwrap();
+        let mut disturbed = network.disturbances();
+        // As DHCP clients do, in either way.
+        fs::write("/etc/resolv.conf.new", "nameserver 203.0.113.53\n").unwrap();
+        fs::rename("/etc/resolv.conf.new", "/etc/resolv.conf").unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(5), disturbed.changed())
+            .await
+            .expect("noticed")
+            .unwrap();
+        network.refresh().await.unwrap();
+        assert_eq!(servers(), ["10.9.0.53", "fd09::53"]);
+        network.undo_all().await.unwrap();
+        assert_eq!(resolv_conf(), "nameserver 203.0.113.53\n");
+
+        network.apply(&full(&tun, "10.9.0.53")).await.unwrap();
+        fs::write("/etc/resolv.conf", "nameserver 203.0.113.54\n").unwrap();
+        network.undo_all().await.unwrap();
+        assert_eq!(resolv_conf(), "nameserver 203.0.113.54\n");
+        assert_eq!(fs::read_dir(world.state_dir()).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn a_program_that_keeps_rewriting_the_file_is_not_fought_for_ever() {
+    isolated("a_program_that_keeps_rewriting_the_file_is_not_fought_for_ever", |world: World| async move {
+        let network = world.network().await;
+        let tun = device("rwtun0");
+        network.apply(&full(&tun, "10.9.0.53")).await.unwrap();
+        let mut outcomes = Vec::new();
+        for round in 0..7 {
+            fs::write("/etc/resolv.conf", format!("nameserver 203.0.113.{round}\n")).unwrap();
+            outcomes.push(network.refresh().await.is_ok());
+        }
+        assert_eq!(outcomes, [true, true, true, true, true, false, false]);
+        network.undo_all().await.unwrap();
+        assert_eq!(resolv_conf(), "nameserver 203.0.113.6\n");
+    });
+}
+
+// --- resolvconf -------------------------------------------------------------------------------------------------
+
+#[test]
+fn openresolv_is_asked_when_the_file_is_its_work() {
+    isolated("openresolv_is_asked_when_the_file_is_its_work", |world: World| async move {
+        let version =
+            Command::new("resolvconf").arg("--version").output().expect("openresolv is needed: make setup");
+        assert!(String::from_utf8_lossy(&version.stdout).contains("openresolv"));
+        let network = world.network().await;
+        assert_eq!(network.dns_manager().await, DnsManager::ResolvConfFile, "installed is not in charge");
+        fs::write("/run/wan0", "nameserver 192.0.2.53\nsearch home.arpa\n").unwrap();
+        sh("cp /run/wan0 /run/input");
+        let add = Command::new("resolvconf")
+            .args(["-a", "wan0"])
+            .stdin(fs::File::open("/run/input").unwrap())
+            .status();
+        assert!(add.unwrap().success());
+        assert_eq!(servers(), ["192.0.2.53"]);
+        let before = world.system();
+
+        let (one, two) = (device("rwtun0"), device("rwtun1"));
+        let applied = network.apply(&split(&two, "10.8.0.53")).await.unwrap();
+        assert_eq!((applied.dns.manager, applied.dns.per_domain), (Some(DnsManager::Resolvconf), false));
+        assert_eq!(servers(), ["10.8.0.53", "192.0.2.53"]);
+        assert!(resolv_conf().contains("search corp.example home.arpa"));
+        network.apply(&full(&one, "10.9.0.53")).await.unwrap();
+        assert_eq!(servers(), ["10.9.0.53", "fd09::53"]);
+        network.refresh().await.unwrap();
+        assert_eq!(servers(), ["10.9.0.53", "fd09::53"]);
+        network.undo("rwtun0").await.unwrap();
+        assert_eq!(servers(), ["10.8.0.53", "192.0.2.53"]);
+        network.undo("rwtun1").await.unwrap();
+        drop((one, two));
+        assert_eq!(world.system(), before);
+    });
+}
+
+// --- systemd-resolved -------------------------------------------------------------------------------------------
+
+/// systemd-resolved itself, with the stub file in place.
+async fn resolved() -> Running {
+    if !fs::read_to_string("/etc/passwd").unwrap().contains("systemd-resolve:") {
+        let passwd = fs::read_to_string("/etc/passwd").unwrap();
+        fs::write("/etc/passwd", format!("{passwd}systemd-resolve:x:991:991::/:/usr/sbin/nologin\n"))
+            .unwrap();
+        let group = fs::read_to_string("/etc/group").unwrap();
+        fs::write("/etc/group", format!("{group}systemd-resolve:x:991:\n")).unwrap();
+    }
+    fs::create_dir_all("/run/systemd").unwrap();
+    fs::remove_file("/etc/resolv.conf").unwrap();
+    symlink("../run/systemd/resolve/stub-resolv.conf", "/etc/resolv.conf").unwrap();
+    start_resolved().await
+}
+
+async fn start_resolved() -> Running {
+    let (program, _) = daemon("lib/systemd/systemd-resolved");
+    let running = Running(Command::new(program).stdin(Stdio::null()).spawn().unwrap());
+    eventually("systemd-resolved is on the bus", || bus_has("org.freedesktop.resolve1")).await;
+    eventually("it wrote its file", || servers() == ["127.0.0.53"]).await;
+    running
+}
+
+fn resolved_says(property: &str) -> String {
+    busctl(&format!(
+        "get-property org.freedesktop.resolve1 /org/freedesktop/resolve1 org.freedesktop.resolve1.Manager {property}"
+    ))
+}
+
+fn link_says(tun: &TunDevice, property: &str) -> String {
+    let path = busctl(&format!(
+        "call org.freedesktop.resolve1 /org/freedesktop/resolve1 org.freedesktop.resolve1.Manager GetLink i {}",
+        tun.index()
+    ));
+    let path = path.trim().trim_start_matches("o \"").trim_end_matches('"').to_owned();
+    let said = busctl(&format!(
+        "get-property org.freedesktop.resolve1 {path} org.freedesktop.resolve1.Link {property}"
+    ));
+    said.trim().to_owned()
+}
+
+#[test]
+fn resolved_gets_servers_and_domains_per_link() {
+    isolated("resolved_gets_servers_and_domains_per_link", |world: World| async move {
+        let _bus = common::system_bus().await;
+        let _resolved = resolved().await;
+        let before = (world.system(), resolved_says("DNS"), resolved_says("Domains"));
+        let network = world.network().await;
+        let (one, two) = (device("rwtun0"), device("rwtun1"));
+        let applied = network.apply(&full(&one, "10.9.0.53")).await.unwrap();
+        assert_eq!((applied.dns.manager, applied.dns.per_domain), (Some(DnsManager::Resolved), true));
+        network.apply(&split(&two, "10.8.0.53")).await.unwrap();
+
+        assert_eq!(link_says(&one, "DNS"), "a(iay) 2 2 4 10 9 0 53 10 16 253 9 0 0 0 0 0 0 0 0 0 0 0 0 0 83");
+        assert_eq!(link_says(&one, "Domains"), "a(sb) 1 \".\" true");
+        assert_eq!(link_says(&one, "DefaultRoute"), "b true");
+        assert_eq!(link_says(&one, "LLMNR"), "s \"no\"");
+        assert_eq!(link_says(&one, "MulticastDNS"), "s \"no\"");
+        assert_eq!(link_says(&two, "DNS"), "a(iay) 1 2 4 10 8 0 53");
+        assert_eq!(link_says(&two, "Domains"), "a(sb) 2 \"corp.example\" false \"lab.example\" true");
+        assert_eq!(link_says(&two, "DefaultRoute"), "b false");
+
+        network.undo("rwtun1").await.unwrap();
+        assert_eq!(link_says(&two, "DNS"), "a(iay) 0");
+        assert_eq!(link_says(&one, "Domains"), "a(sb) 1 \".\" true");
+        network.undo("rwtun0").await.unwrap();
+        network.undo("rwtun0").await.unwrap();
+        assert_eq!(link_says(&one, "DNS"), "a(iay) 0");
+        drop((one, two));
+        assert_eq!((world.system(), resolved_says("DNS"), resolved_says("Domains")), before);
+    });
+}
+
+#[test]
+fn a_restarted_resolved_is_told_again_and_a_stopped_one_does_not_hinder_undoing() {
+    isolated(
+        "a_restarted_resolved_is_told_again_and_a_stopped_one_does_not_hinder_undoing",
+        |world: World| async move {
+            let _bus = common::system_bus().await;
+            let first = resolved().await;
+            let network = world.network().await;
+            let mut disturbed = network.disturbances();
+            let tun = device("rwtun0");
+            network.apply(&full(&tun, "10.9.0.53")).await.unwrap();
+            drop(first);
+            eventually("it is gone", || !bus_has("org.freedesktop.resolve1")).await;
+            let second = start_resolved().await;
+            assert_eq!(link_says(&tun, "DNS"), "a(iay) 0");
+            tokio::time::timeout(std::time::Duration::from_secs(5), disturbed.changed())
+                .await
+                .expect("noticed")
+                .unwrap();
+            let standing = network.refresh().await.unwrap();
+            assert_eq!(standing[0].1.dns.manager, Some(DnsManager::Resolved));
+            assert!(link_says(&tun, "DNS").starts_with("a(iay) 2 2 4 10 9 0 53"));
+            drop(second);
+            eventually("it is gone", || !bus_has("org.freedesktop.resolve1")).await;
+            network.undo_all().await.unwrap();
+            assert_eq!(fs::read_dir(world.state_dir()).unwrap().count(), 0);
+        },
+    );
+}
+
+#[test]
+fn a_manager_that_comes_up_later_takes_over_from_the_file() {
+    isolated("a_manager_that_comes_up_later_takes_over_from_the_file", |world: World| async move {
+        let _bus = common::system_bus().await;
+        fs::remove_file("/etc/resolv.conf").unwrap();
+        symlink("../run/systemd/resolve/stub-resolv.conf", "/etc/resolv.conf").unwrap();
+        let network = world.network().await;
+        let tun = device("rwtun0");
+        let applied = network.apply(&full(&tun, "10.9.0.53")).await.unwrap();
+        assert_eq!(applied.dns.manager, Some(DnsManager::ResolvConfFile));
+        let _resolved = {
+            fs::remove_file("/etc/resolv.conf").unwrap();
+            symlink("../run/systemd/resolve/stub-resolv.conf", "/etc/resolv.conf").unwrap();
+            resolved().await
+        };
+        let standing = network.refresh().await.unwrap();
+        assert_eq!(standing[0].1.dns.manager, Some(DnsManager::Resolved));
+        assert_eq!(servers(), ["127.0.0.53"]);
+        assert!(link_says(&tun, "DNS").starts_with("a(iay) 2 2 4 10 9 0 53"));
+        network.undo_all().await.unwrap();
+        assert!(fs::read_link("/etc/resolv.conf").unwrap().ends_with("stub-resolv.conf"));
+    });
+}
+
+// --- NetworkManager ---------------------------------------------------------------------------------------------
+
+/// NetworkManager itself, with a connection on wan0 that has a name server.
+async fn network_manager() -> Running {
+    // Without a writable /sys it does not wait for udev to know the links.
+    sh("mount -o remount,ro /sys");
+    fs::create_dir_all("/etc/NetworkManager/system-connections").unwrap();
+    fs::create_dir_all("/var/lib/NetworkManager").unwrap();
+    fs::write(
+        "/etc/NetworkManager/NetworkManager.conf",
+        "[main]\nplugins=keyfile\ndns=default\nrc-manager=file\nno-auto-default=*\n\n[keyfile]\n\
+         unmanaged-devices=except:interface-name:wan0\n",
+    )
+    .unwrap();
+    let connection = "/etc/NetworkManager/system-connections/wan.nmconnection";
+    fs::write(
+        connection,
+        "[connection]\nid=wan\nuuid=6d1e4a9e-53a5-4c4b-9a4e-0d8b6a6f7c11\ntype=ethernet\ninterface-name=wan0\n\
+         [ipv4]\nmethod=manual\naddress1=192.0.2.2/24,192.0.2.1\ndns=192.0.2.53;\ndns-search=home.arpa;\n\
+         [ipv6]\nmethod=manual\naddress1=2001:db8:1::2/64,2001:db8:1::1\ndns=2001:db8:1::53;\n",
+    )
+    .unwrap();
+    fs::set_permissions(connection, fs::Permissions::from_mode(0o600)).unwrap();
+    let (program, libraries) = daemon("usr/sbin/NetworkManager");
+    let log = fs::File::create("/run/nm.log").unwrap();
+    let child = Command::new(program)
+        .args(["--no-daemon", "--log-level=INFO"])
+        .env("LD_LIBRARY_PATH", libraries)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn();
+    let running = Running(child.unwrap());
+    eventually("NetworkManager is on the bus", || bus_has("org.freedesktop.NetworkManager")).await;
+    eventually("it wrote the file", || servers() == ["192.0.2.53", "2001:db8:1::53"]).await;
+    running
+}
+
+fn global_dns() -> String {
+    busctl(
+        "get-property org.freedesktop.NetworkManager /org/freedesktop/NetworkManager org.freedesktop.NetworkManager \
+         GlobalDnsConfiguration",
+    )
+}
+
+#[test]
+fn network_manager_is_told_globally_and_gets_its_own_back() {
+    isolated("network_manager_is_told_globally_and_gets_its_own_back", |world: World| async move {
+        let _bus = common::system_bus().await;
+        let _manager = network_manager().await;
+        let before = (resolv_conf(), global_dns());
+        let network = world.network().await;
+        let (one, two) = (device("rwtun0"), device("rwtun1"));
+
+        let applied = network.apply(&split(&two, "10.8.0.53")).await.unwrap();
+        assert_eq!((applied.dns.manager, applied.dns.per_domain), (Some(DnsManager::NetworkManager), false));
+        let all = ["10.8.0.53", "192.0.2.53", "2001:db8:1::53"];
+        eventually("the connections' servers come after the tunnel's", || servers() == all).await;
+        assert!(resolv_conf().contains("search corp.example home.arpa"), "{}", resolv_conf());
+
+        network.apply(&full(&one, "10.9.0.53")).await.unwrap();
+        eventually("all names go to the full tunnel", || servers() == ["10.9.0.53", "fd09::53"]).await;
+        network.refresh().await.unwrap();
+        network.undo("rwtun0").await.unwrap();
+        eventually("back to the split tunnel", || servers() == all).await;
+        network.undo("rwtun1").await.unwrap();
+        eventually("its own again", || (resolv_conf(), global_dns()) == before).await;
+        assert_eq!(fs::read_dir(world.state_dir()).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn what_network_manager_keeps_over_a_kill_is_swept() {
+    isolated("what_network_manager_keeps_over_a_kill_is_swept", |world: World| async move {
+        let _bus = common::system_bus().await;
+        let manager = network_manager().await;
+        let before = (resolv_conf(), global_dns());
+        let network = world.network().await;
+        let tun = device("rwtun0");
+        network.apply(&full(&tun, "10.9.0.53")).await.unwrap();
+        // The helper goes without a word; NetworkManager restarts and still has it.
+        drop((network, tun));
+        drop(manager);
+        eventually("it is gone", || !bus_has("org.freedesktop.NetworkManager")).await;
+        let (program, libraries) = daemon("usr/sbin/NetworkManager");
+        let log = fs::File::create("/run/nm2.log").unwrap();
+        let child = Command::new(program)
+            .arg("--no-daemon")
+            .env("LD_LIBRARY_PATH", libraries)
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn();
+        let _manager = Running(child.unwrap());
+        eventually("NetworkManager is on the bus", || bus_has("org.freedesktop.NetworkManager")).await;
+        eventually("it still has it", || global_dns().contains("10.9.0.53")).await;
+        let report = world.network().await.sweep().await.unwrap();
+        assert!(report.dns_restored);
+        eventually("its own again", || (resolv_conf(), global_dns()) == before).await;
+    });
+}
