@@ -17,6 +17,9 @@
 //!
 //! Threads exist on Linux only; elsewhere [`DataPath::start`] says that it is not supported yet.
 
+// What only the threads use.
+#![cfg_attr(not(target_os = "linux"), allow(dead_code))]
+
 mod config;
 mod counters;
 mod datapath;

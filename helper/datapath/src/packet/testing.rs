@@ -23,7 +23,7 @@ pub(crate) fn tcp_with_options(
     l4.extend(destination.port().to_be_bytes());
     l4.extend(seq.to_be_bytes());
     l4.extend(77u32.to_be_bytes());
-    l4.extend([((20 + options.len()) / 4 << 4) as u8, flags, 0x20, 0, 0, 0, 0, 0]);
+    l4.extend([(((20 + options.len()) / 4) << 4) as u8, flags, 0x20, 0, 0, 0, 0, 0]);
     l4.extend(options);
     l4.extend(payload);
     finish(source, destination, TCP, 16, &l4)

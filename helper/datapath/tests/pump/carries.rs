@@ -33,10 +33,7 @@ fn everything(plan: &Plan) {
         assert_eq!(bad, [0; 4], "{counters:?}");
         assert_eq!(counters.rx_replayed + counters.rx_unknown_spi + counters.rx_dropped, 0, "{counters:?}");
         assert_eq!(counters.tx_too_big + counters.tx_dropped, 0, "{counters:?}");
-        let sa = end.inbound.counters();
-        assert_eq!((sa.packets, sa.bytes), (counters.rx_packets, counters.rx_bytes));
-        assert!(sa.last.is_some());
-        assert_eq!(end.outbound.sequence(), end.outbound.counters().packets);
+        assert!(end.inbound.counters().last.is_some() && end.outbound.counters().last.is_some());
         assert_eq!(counters.tx_super_packets > 0, plan.offloads && plan.vnet_hdr, "{counters:?}");
         assert_eq!(counters.rx_super_packets > 0, plan.offloads && plan.vnet_hdr, "{counters:?}");
     }

@@ -76,16 +76,14 @@ fn outer_packets_are_never_fragmented() {
     let mut tunnel = Tunnel::with(&plan, a, b, [plan.config(), plan.config()]);
     let socket = tunnel.a.namespace.udp("10.99.0.1:0");
     socket.send_to(&[0; 1300], "10.99.0.2:9").unwrap();
-    loop {
-        match tunnel.a.events.recv_timeout(Duration::from_secs(5)).expect("a PathMtu event") {
-            Event::PathMtu { remote, mtu, .. } => {
-                assert_eq!((remote.ip(), mtu), (tunnel.b.address.ip(), 1300));
-                break;
-            }
-            _ => {}
+    let reported = loop {
+        let event = tunnel.a.events.recv_timeout(Duration::from_secs(5)).expect("a PathMtu event");
+        if let Event::PathMtu { remote, mtu, .. } = event {
+            break (remote.ip(), mtu);
         }
-    }
-    assert!(tunnel.a.path.counters().tx_dropped >= 1);
+    };
+    assert_eq!(reported, (tunnel.b.address.ip(), 1300));
+    crate::lab::wait_until("the drop is counted", || tunnel.a.path.counters().tx_dropped >= 1);
     // With the inner MTU that follows, everything fits.
     let inner_mtu = plan.suite.inner_mtu(1300, false) as u16;
     tunnel.a.path.set_inner_mtu(inner_mtu);
