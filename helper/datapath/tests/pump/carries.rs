@@ -3,7 +3,7 @@
 use ropewalk_datapath::Framing;
 use ropewalk_datapath::esp::EspSuite;
 
-use crate::lab::{Plan, Tunnel, inner, suite, transfer, wait_until};
+use crate::lab::{Plan, Tunnel, arrived, inner, suite, transfer, wait_until};
 use crate::peer::set_option;
 
 fn ping(tunnel: &Tunnel, size: u16) {

