@@ -67,7 +67,7 @@ enum State {
 pub struct IkeInfo {
     /// Its SPIs.
     pub spis: IkeSpis,
-    /// Its suite in words.
+    /// Its suite, in a profile's syntax.
     pub suite: String,
     /// The gateway's proven identity.
     pub gateway_identity: String,
@@ -402,7 +402,7 @@ impl Session {
         let ike = match &self.state {
             State::Connected(sa) => Some(IkeInfo {
                 spis: sa.spis(),
-                suite: sa.suite().to_string(),
+                suite: sa.suite().syntax(),
                 gateway_identity: sa.peer_id().to_string(),
                 nat: sa.nat(),
                 features: sa.features(),

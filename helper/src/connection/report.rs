@@ -114,7 +114,7 @@ fn child(installed: &Installed) -> ChildSa {
         spi_in: format!("{:08x}", installed.sa.spi_in),
         spi_out: format!("{:08x}", installed.sa.spi_out),
         mode: "tunnel".to_owned(),
-        suite: installed.sa.suite.to_string(),
+        suite: installed.sa.suite.syntax(),
         bytes_in: inbound.bytes,
         bytes_out: outbound.bytes,
         packets_in: inbound.packets,

@@ -3,7 +3,10 @@
 use std::str::FromStr;
 
 use super::names::{Algorithm, algorithm, supported, word};
-use super::{Cipher, EspProposal, IkeProposal, both_esn, default_esp_proposals, default_ike_proposals};
+use super::{
+    ChosenEsp, ChosenIke, Cipher, EspProposal, IkeProposal, both_esn, default_esp_proposals,
+    default_ike_proposals,
+};
 use crate::wire::sa::transform_id as id;
 
 /// Stands for the proposals used when a profile says nothing.
@@ -122,6 +125,33 @@ impl std::fmt::Display for EspProposal {
         let esn = self.esn.iter().copied().map(Algorithm::Esn);
         write_words(f, ciphers.chain(integ).chain(groups).chain(esn))
     }
+}
+
+impl ChosenIke {
+    /// The suite in a profile's own syntax, such as `aes256gcm16-prfsha384-x25519`.
+    #[must_use]
+    pub fn syntax(&self) -> String {
+        let cipher = Algorithm::Cipher(Cipher { id: self.encr, key_bits: self.key_bits });
+        let integ = self.integ.filter(|id| *id != 0).map(Algorithm::Integ);
+        let rest = [Algorithm::Prf(self.prf), Algorithm::Group(self.group)];
+        joined(std::iter::once(cipher).chain(integ).chain(rest))
+    }
+}
+
+impl ChosenEsp {
+    /// The suite in a profile's own syntax, such as `aes256gcm16` or `aes128-sha256-x25519-esn`.
+    #[must_use]
+    pub fn syntax(&self) -> String {
+        let cipher = Algorithm::Cipher(Cipher { id: self.encr, key_bits: self.key_bits });
+        let integ = self.integ.filter(|id| *id != 0).map(Algorithm::Integ);
+        let group = self.group.filter(|id| *id != 0).map(Algorithm::Group);
+        let esn = self.esn.then_some(Algorithm::Esn(id::ESN_YES));
+        joined(std::iter::once(cipher).chain(integ).chain(group).chain(esn))
+    }
+}
+
+fn joined(algorithms: impl Iterator<Item = Algorithm>) -> String {
+    algorithms.filter_map(word).collect::<Vec<_>>().join("-")
 }
 
 fn parse_list<S: AsRef<str>, P: FromStr<Err = ProposalError>>(
