@@ -378,7 +378,7 @@ impl IkeSa {
 
     /// A gateway follows its client: without MOBIKE the latest authenticated request tells where a NAT put it
     /// (RFC 7296 section 2.23). A client never does: its gateway stays where it was asked for.
-    fn follow_peer(&mut self, path: Path) {
+    pub fn follow_peer(&mut self, path: Path) {
         if self.role == Role::Responder && self.path != path {
             self.path = path;
             self.events.push_back(SaEvent::PathChanged(path));
