@@ -25,8 +25,12 @@ fn everything(plan: &Plan) {
         transfer(&tunnel.b.namespace, &tunnel.a.namespace, inner(1, ipv6), 6 << 20);
     }
     for (end, other) in [(&tunnel.a, &tunnel.b), (&tunnel.b, &tunnel.a)] {
-        wait_until("everything is counted", || {
-            end.path.counters().tx_packets == other.path.counters().rx_packets
+        // Counted a moment after it happened, and the system's own chatter on the device may go on.
+        wait_until("all counters agree", || {
+            let (counters, sa) = (end.path.counters(), end.inbound.counters());
+            arrived(end, other)
+                && (sa.packets, sa.bytes) == (counters.rx_packets, counters.rx_bytes)
+                && end.outbound.sequence() == end.outbound.counters().packets
         });
         let counters = end.path.counters();
         let bad = [counters.tx_malformed, counters.rx_malformed, counters.rx_failed, counters.rx_refused];
