@@ -20,6 +20,9 @@ use crate::connection;
 use crate::platform::Platform;
 use crate::state::{Key, Registry, StatusPublisher};
 
+/// How long a question for the status waits for fresh counters.
+const REFRESH_LIMIT: Duration = Duration::from_millis(200);
+
 /// What every connection needs to know of the service.
 #[derive(Debug, Clone, Default)]
 pub struct EngineConfig {
@@ -70,12 +73,14 @@ pub struct ConnectionContext {
 }
 
 /// What a running connection is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Command {
     /// Take everything down: DELETE to the gateway, undo routes, DNS and device, then return.
     Disconnect,
     /// Use several paths in this way from now on.
     SetPolicy(Policy),
+    /// Publish the counters as they are now, and say when that is done.
+    Refresh(oneshot::Sender<()>),
 }
 
 /// How a connection ended; everything it made is gone by then.
@@ -193,6 +198,15 @@ impl ConnectionHandle {
     /// Sets what several paths are used for.
     pub async fn set_policy(&self, policy: Policy) {
         let _ = self.commands.send(Command::SetPolicy(policy)).await;
+    }
+
+    /// Has the counters published as they are now; a busy connection is not waited for.
+    pub async fn refresh(&self) {
+        let (done, published) = oneshot::channel();
+        if self.commands.try_send(Command::Refresh(done)).is_ok() {
+            // Too late is as good as never: the counters are then a tick old.
+            let _ = tokio::time::timeout(REFRESH_LIMIT, published).await;
+        }
     }
 
     /// Waits until the connection has ended and everything is undone.

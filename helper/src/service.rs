@@ -172,15 +172,21 @@ impl Service {
         let uid = caller.peer.uid;
         let mut stored = self.on_store(move |store| store.get(uid, &name)).await?;
         self.authoriser.check(&caller.peer, Action::Connect).await?;
-        complete(&mut stored, user, password, &caller.credentials).await?;
-
-        let handle = self.engine.connect(ConnectRequest {
-            profile: stored.profile,
-            secrets: stored.secrets,
-            source: stored.source,
-            owner: uid,
-            credentials: caller.credentials.clone(),
-        })?;
+        let key = Key { owner: uid, profile: stored.profile.name.clone() };
+        // What is wanted may be there or on its way already, from the window for example.
+        let handle = match self.engine.find(&key) {
+            Some(handle) => handle,
+            None => {
+                complete(&mut stored, user, password, &caller.credentials).await?;
+                self.engine.connect(ConnectRequest {
+                    profile: stored.profile,
+                    secrets: stored.secrets,
+                    source: stored.source,
+                    owner: uid,
+                    credentials: caller.credentials.clone(),
+                })?
+            }
+        };
         if wait_seconds == 0 {
             return Ok(Reply::Status(Box::new(self.own_status(handle.key()))));
         }
@@ -323,7 +329,7 @@ impl Service {
             return Err(ErrorInfo::new(
                 ErrorCode::Failed,
                 "nothing is connected whose paths could be set",
-                "connect first; a profile's own policy is its key `paths.policy`",
+                "connect first; what a profile starts with is its key `paths.policy`",
             ));
         }
         if policy != Policy::Failover {
@@ -340,6 +346,8 @@ impl Service {
     }
 
     async fn status(&self, peer: &Peer, name: Option<String>, all: bool) -> Result<Vec<Status>, ErrorInfo> {
+        let handles = self.engine.list();
+        futures_util::future::join_all(handles.iter().map(ConnectionHandle::refresh)).await;
         let registry = self.engine.registry();
         let visible: Vec<_> = registry
             .snapshot()

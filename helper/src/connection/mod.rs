@@ -125,6 +125,11 @@ impl Connection {
                     Some(Command::SetPolicy(policy)) => {
                         self.context.status.update(|status| status.policy = policy);
                     }
+                    Some(Command::Refresh(done)) => {
+                        self.publish();
+                        // Whoever asked may have gone.
+                        let _ = done.send(());
+                    }
                 },
                 Some(done) = results.recv() => self.finished(done),
                 ready = events.readable_mut() => {

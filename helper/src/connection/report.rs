@@ -64,7 +64,8 @@ fn fill(status: &mut Status, state: State, snapshot: &Snapshot, tunnel: &Tunnel,
             spi_r: format!("{:016x}", ike.spis.responder),
             suite: ike.suite.clone(),
             established: established.unwrap_or_default().to_owned(),
-            nat: ike.nat.ours || ike.nat.theirs,
+            // A gateway that always wants encapsulation says to be behind a NAT: only our side's is known to be real.
+            nat: ike.nat.ours,
         });
         status.features = Features {
             mobike: ike.features.mobike,
