@@ -5,6 +5,7 @@
 mod lab;
 mod peer;
 
+mod allocations;
 mod carries;
 mod demux;
 mod headers;
