@@ -107,6 +107,7 @@ impl Netlink {
         explain(answer, || format!("adding the route to {}", route.net), &[])
     }
 
+    /// That there is no such route is no error, nor (IPv6, ENOENT) that there is no such table.
     pub(super) async fn delete_route(&self, net: &IpNet, table: u32) -> Result<(), NetError> {
         let mut message = route_header(net, table);
         message.header.kind = RouteType::Unspec;
@@ -116,7 +117,7 @@ impl Netlink {
         explain(
             answer,
             || format!("removing the route to {net}"),
-            &[libc::ESRCH, libc::ENODEV, libc::EAFNOSUPPORT, libc::EOPNOTSUPP],
+            &[libc::ESRCH, libc::ENOENT, libc::ENODEV, libc::EAFNOSUPPORT, libc::EOPNOTSUPP],
         )
     }
 

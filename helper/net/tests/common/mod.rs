@@ -298,12 +298,10 @@ pub fn busctl(command: &str) -> String {
 }
 
 pub fn bus_has(name: &str) -> bool {
-    Command::new("busctl")
-        .args(["--system", "status", name])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
+    busctl(&format!(
+        "call org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus NameHasOwner s {name}"
+    ))
+    .contains("true")
 }
 
 /// A daemon that is unpacked, not installed, by `fetch-dns-managers.sh`; else the system's.

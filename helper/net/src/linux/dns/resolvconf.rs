@@ -1,7 +1,8 @@
 //! resolvconf: Debian's, or openresolv; one record for each tunnel.
 //!
-//! Neither tells names apart unless a local resolver stands behind it, so a tunnel for some domains is put first
-//! without being exclusive. Debian's does not know the options and ignores them.
+//! Neither tells names apart unless a local resolver stands behind it, so a tunnel for some domains is only put first,
+//! by the name of its record; one for all names is exclusive with openresolv, and first with Debian's, which does not
+//! know the option and ignores it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -36,9 +37,9 @@ pub(super) async fn add(want: &Want) -> Result<(), NetError> {
         let _ = writeln!(text, "search {}", search.join(" "));
     }
     let record = record_name(&want.interface);
-    let mut arguments = vec!["-a", record.as_str(), "-m", "0"];
+    let mut arguments = vec!["-a", record.as_str()];
     if want.config.domains.is_empty() {
-        arguments.push("-x");
+        arguments.extend(["-m", "0", "-x"]);
     }
     run(&arguments, Some(text)).await
 }
@@ -61,9 +62,11 @@ pub(super) fn holds(links: &BTreeMap<String, u32>) -> bool {
     })
 }
 
-/// Debian's order of interfaces puts `tun` before Ethernet, and takes what follows the dot for who says so.
+/// A name that is first in the order of interfaces: Debian's has `tun.*` there and keeps it in a file, openresolv's has
+/// `vpn.*` (as long as it has no metric).
 fn record_name(interface: &str) -> String {
-    format!("tun.{interface}")
+    let prefix = if Path::new("/etc/resolvconf/interface-order").exists() { "tun" } else { "vpn" };
+    format!("{prefix}.{interface}")
 }
 
 async fn run(arguments: &[&str], input: Option<String>) -> Result<(), NetError> {
