@@ -20,6 +20,11 @@ pub fn milliseconds() -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A step on the way to the first frame, for those who look for where the time goes.
+pub fn mark(step: &str) {
+    tracing::debug!(step, milliseconds = milliseconds(), "start");
+}
+
 /// Age of this process: `starttime` of proc(5) is in ticks of 1/100 s since boot, like the first number of
 /// `/proc/uptime`.
 #[cfg(target_os = "linux")]

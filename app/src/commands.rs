@@ -17,6 +17,7 @@ type Program<'a> = State<'a, Arc<Shared>>;
 /// What the window shows.
 #[tauri::command]
 pub fn view(program: Program<'_>) -> AppView {
+    clock::mark("the pages ask for the view");
     program.read(crate::model::Model::view)
 }
 

@@ -20,6 +20,7 @@ pub mod tray;
 pub mod view;
 pub mod window;
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -39,7 +40,11 @@ pub fn run() -> anyhow::Result<()> {
     clock::start();
     let filter = tracing_subscriber::EnvFilter::try_from_env("ROPEWALK_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,ropewalk_app=info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
 
     let app = tauri::Builder::default()
         .plugin(tauri_plugin_single_instance::init(|app, arguments, _folder| {
@@ -68,6 +73,7 @@ pub fn run() -> anyhow::Result<()> {
             commands::refresh,
         ])
         .setup(|app| {
+            clock::mark("set-up begins");
             let handle = app.handle().clone();
             let memory = app.path().app_config_dir().ok().map(|folder| folder.join("window.json"));
             let shared = Arc::new(Shared::new(handle.clone(), memory));
@@ -76,12 +82,14 @@ pub fn run() -> anyhow::Result<()> {
             if !std::env::args().any(|argument| argument == HIDDEN) {
                 window::open(&handle)?;
             }
+            clock::mark("window is open");
             tauri::async_runtime::spawn(link::keep(Arc::clone(&shared), ropewalk_ipc::default_socket()));
             tauri::async_runtime::spawn(link::count(Arc::clone(&shared)));
             deeds::open_files(&shared, files_of(std::env::args().collect()));
             desktop::watch_tray_host(&handle);
             tray::create(&handle);
             shared.publish();
+            clock::mark("set-up is done");
             Ok(())
         })
         .build(tauri::generate_context!())

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tauri::webview::PageLoadEvent;
 use tauri::window::Color;
 use tauri::{
     AppHandle, DragDropEvent, Emitter as _, Manager as _, Theme, WebviewUrl, WebviewWindow,
@@ -9,7 +10,7 @@ use tauri::{
 };
 
 use crate::shared::Shared;
-use crate::{deeds, desktop, link};
+use crate::{clock, deeds, desktop, link};
 
 const LABEL: &str = "main";
 /// Right at this width by design; the pages' styles are tested with it.
@@ -30,6 +31,10 @@ pub fn open(app: &AppHandle) -> tauri::Result<WebviewWindow> {
         .title("Ropewalk")
         .inner_size(1000.0, 700.0)
         .min_inner_size(NARROWEST, 480.0)
+        .on_page_load(|_, load| match load.event() {
+            PageLoadEvent::Started => clock::mark("the page starts to load"),
+            PageLoadEvent::Finished => clock::mark("the page is loaded"),
+        })
         .build()?;
     // The pages' own ground, so that nothing flashes before they are there.
     let dark = window.theme().is_ok_and(|theme| theme == Theme::Dark);
