@@ -79,3 +79,6 @@ impl fmt::Debug for IkeSpis {
         write!(f, "{:016x}:{:016x}", self.initiator, self.responder)
     }
 }
+
+#[cfg(test)]
+mod tests;
