@@ -158,7 +158,7 @@ impl CredentialSource {
             ErrorInfo::new(
                 ErrorCode::AuthFailed,
                 format!("the login needs {}, and the question for it was cancelled", words.join(" and ")),
-                "connect again and answer it",
+                "connect again and answer it, or give it with --user and --password-stdin",
             )
         })
     }

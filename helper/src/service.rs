@@ -278,6 +278,15 @@ impl Service {
                 }
             }
         }
+        // A failure that the user has seen and answered with a disconnect is over.
+        for (key, entry) in self.engine.registry().snapshot() {
+            if entry.status.state == State::Failed && mine(&key) {
+                self.engine.registry().amend(&key, |status| {
+                    status.state = State::Disconnected;
+                    status.error = None;
+                });
+            }
+        }
         for handle in &handles {
             handle.disconnect().await;
         }
@@ -293,15 +302,6 @@ impl Service {
                 format!("disconnecting takes longer than {seconds} seconds"),
                 "it goes on; see `ropewalk status`",
             ));
-        }
-        // A failure that the user has seen and answered with a disconnect is over.
-        for (key, entry) in self.engine.registry().snapshot() {
-            if entry.status.state == State::Failed && mine(&key) {
-                self.engine.registry().amend(&key, |status| {
-                    status.state = State::Disconnected;
-                    status.error = None;
-                });
-            }
         }
         Ok(Reply::Disconnected(handles.iter().map(|handle| handle.key().profile.clone()).collect()))
     }

@@ -1,5 +1,6 @@
 //! The way of a foreign file into a profile: first what it is, then the importer of that format.
 
+use crate::limits::without_effect;
 use crate::{Profile, ProfileError, Secrets, sswan};
 
 /// A file's format, as found by its content.
@@ -35,6 +36,12 @@ pub struct Import {
 /// # Errors
 /// Names the key and the place; a file of no known format says what was found instead.
 pub fn import(data: &[u8]) -> Result<Import, ProfileError> {
+    let mut import = read(data)?;
+    import.warnings.extend(without_effect(&import.profile));
+    Ok(import)
+}
+
+fn read(data: &[u8]) -> Result<Import, ProfileError> {
     match detect(data)? {
         Format::Native => {
             let text = text_of(data)?;
@@ -70,7 +77,7 @@ pub fn detect(data: &[u8]) -> Result<Format, ProfileError> {
         return Ok(Format::Sswan);
     }
     if text.starts_with('<') {
-        let lower = text.get(..text.len().min(65_536)).unwrap_or(text).to_ascii_lowercase();
+        let lower = text.to_ascii_lowercase();
         if lower.contains("<vpnprofile") {
             return Ok(Format::ProfileXml);
         }

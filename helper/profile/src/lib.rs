@@ -10,6 +10,7 @@
 mod bundle;
 mod error;
 mod import;
+mod json;
 mod limits;
 mod model;
 mod native;
@@ -22,7 +23,7 @@ mod validate;
 pub use bundle::open_bundle;
 pub use error::ProfileError;
 pub use import::{Format, Import, detect, import};
-pub use limits::unsupported;
+pub use limits::{unsupported, without_effect};
 pub use model::{
     Address, AddressSource, Auth, Crypto, Dns, Gateway, Method, MultiPointRoute, MultiPointSa, Paths, Policy,
     Profile, Timing, Tunnel, TunnelMode, UseMetered,

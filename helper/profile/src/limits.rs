@@ -2,37 +2,74 @@
 //! accepted and then left undone in silence. An entry goes away with the feature that fulfils it.
 
 use crate::ProfileError;
-use crate::model::{AddressSource, Method, Policy, Profile, TunnelMode};
+use crate::model::{AddressSource, Method, Policy, Profile, Timing, TunnelMode, UseMetered};
+
+/// One thing that the format can ask for.
+pub(crate) struct Limit {
+    /// Dotted path of the key.
+    pub(crate) key: &'static str,
+    /// What is asked for, as written in a profile.
+    pub(crate) what: &'static str,
+    asked: fn(&Profile) -> bool,
+}
+
+/// Without these the connection would be another one than the profile describes: refused.
+pub(crate) const REFUSED: &[Limit] = &[
+    Limit { key: "auth.method", what: "\"eap-tls\"", asked: |p| p.auth.method == Method::EapTls },
+    Limit { key: "auth.method", what: "\"eap-ttls\"", asked: |p| p.auth.method == Method::EapTtls },
+    Limit { key: "auth.method", what: "\"eap-peap\"", asked: |p| p.auth.method == Method::EapPeap },
+    Limit { key: "auth.method", what: "\"eap-md5\"", asked: |p| p.auth.method == Method::EapMd5 },
+    Limit { key: "address.source", what: "\"dhcp\"", asked: |p| p.address.source == AddressSource::Dhcp },
+    Limit { key: "tunnel.mode", what: "\"iiptran\"", asked: |p| p.tunnel.mode == TunnelMode::IipTran },
+    Limit { key: "tunnel.kill_switch", what: "true", asked: |p| p.tunnel.kill_switch },
+    Limit { key: "paths.policy", what: "\"balance\"", asked: |p| p.paths.policy == Policy::Balance },
+    Limit { key: "paths.policy", what: "\"redundant\"", asked: |p| p.paths.policy == Policy::Redundant },
+    Limit {
+        key: "paths.interfaces",
+        what: "a list of interfaces",
+        asked: |p| !p.paths.interfaces.is_empty(),
+    },
+    Limit { key: "paths.use_metered", what: "\"no\"", asked: |p| p.paths.use_metered == UseMetered::No },
+    Limit { key: "paths.address_per_path", what: "true", asked: |p| p.paths.address_per_path },
+    Limit { key: "paths.in_ike_auth", what: "true", asked: |p| p.paths.in_ike_auth },
+    Limit { key: "multi_point_sa.enabled", what: "true", asked: |p| p.multi_point_sa.enabled },
+];
+
+/// Without these the connection is the same, only less well kept: told at import and in the preview.
+pub(crate) const WITHOUT_EFFECT: &[Limit] = &[
+    Limit { key: "timing.ike_rekey", what: "another time", asked: |p| timing(p, |timing| timing.ike_rekey) },
+    Limit {
+        key: "timing.child_rekey",
+        what: "another time",
+        asked: |p| timing(p, |timing| timing.child_rekey),
+    },
+    Limit { key: "timing.child_rekey_bytes", what: "a number", asked: |p| p.timing.child_rekey_bytes != 0 },
+    Limit { key: "timing.reauth", what: "a time", asked: |p| timing(p, |timing| timing.reauth) },
+];
 
 /// Checks whether this version does everything the profile asks for.
 ///
 /// # Errors
 /// Names the first key that asks for more.
 pub fn unsupported(profile: &Profile) -> Result<(), ProfileError> {
-    let refuse =
-        |key: &str, what: &str| Err(ProfileError::Unsupported { key: key.to_owned(), what: what.to_owned() });
-    match profile.auth.method {
-        Method::Psk | Method::Certificate | Method::EapMschapv2 => {}
-        method @ (Method::EapTls | Method::EapTtls | Method::EapPeap | Method::EapMd5) => {
-            return refuse("auth.method", &format!("\"{}\"", method.as_str()));
+    match REFUSED.iter().find(|limit| (limit.asked)(profile)) {
+        None => Ok(()),
+        Some(limit) => {
+            Err(ProfileError::Unsupported { key: limit.key.to_owned(), what: limit.what.to_owned() })
         }
     }
-    match profile.address.source {
-        AddressSource::ConfigPayload | AddressSource::Static => {}
-        AddressSource::Dhcp => return refuse("address.source", "\"dhcp\""),
-    }
-    match profile.tunnel.mode {
-        TunnelMode::Tunnel => {}
-        TunnelMode::IipTran => return refuse("tunnel.mode", "\"iiptran\""),
-    }
-    match profile.paths.policy {
-        Policy::Failover => {}
-        policy @ (Policy::Balance | Policy::Redundant) => {
-            return refuse("paths.policy", &format!("\"{}\"", policy.as_str()));
-        }
-    }
-    if profile.multi_point_sa.enabled {
-        return refuse("multi_point_sa.enabled", "the multi-point SA");
-    }
-    Ok(())
+}
+
+/// Keys of the profile that have no effect in this version, one sentence each.
+#[must_use]
+pub fn without_effect(profile: &Profile) -> Vec<String> {
+    WITHOUT_EFFECT
+        .iter()
+        .filter(|limit| (limit.asked)(profile))
+        .map(|limit| format!("`{}` has no effect in this version", limit.key))
+        .collect()
+}
+
+fn timing(profile: &Profile, value: fn(&Timing) -> u32) -> bool {
+    value(&profile.timing) != value(&Timing::default())
 }

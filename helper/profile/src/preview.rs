@@ -43,6 +43,8 @@ pub struct Preview {
     pub policy: Policy,
     /// Why this version cannot connect with it, if it cannot.
     pub unsupported: Option<String>,
+    /// Keys that have no effect in this version, one sentence each.
+    pub without_effect: Vec<String>,
 }
 
 impl Preview {
@@ -67,6 +69,7 @@ impl Preview {
             multipath: profile.paths.multipath,
             policy: profile.paths.policy,
             unsupported: limits::unsupported(profile).err().map(|error| error.to_string()),
+            without_effect: limits::without_effect(profile),
         }
     }
 }

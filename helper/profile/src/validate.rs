@@ -229,13 +229,13 @@ pub fn check_name(name: &str) -> Result<(), String> {
 /// # Errors
 /// Says in words what is wrong.
 pub fn check_proposal_tokens(_kind: ProposalKind, text: &str) -> Result<(), String> {
-    let word = |token: &str| {
-        !token.is_empty() && token.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-    };
+    let word =
+        |token: &str| !token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     if text.len() > 1024 {
         return Err("is too long".to_owned());
     }
-    if !text.split('-').all(word) {
+    // Commas join several proposals, as in strongSwan.
+    if !text.split(',').flat_map(|one| one.trim().split('-')).all(word) {
         return Err("is not a proposal like `aes256gcm16-prfsha384-x25519`".to_owned());
     }
     Ok(())
