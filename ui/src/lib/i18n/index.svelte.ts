@@ -6,7 +6,7 @@ export type { TextKey } from "./en";
 export const languages = { en: "English" } as const;
 export type Language = keyof typeof languages;
 
-const tables: Record<Language, Texts> = { en };
+export const tables: Record<Language, Texts> = { en };
 
 const isLanguage = (value: string): value is Language => value in languages;
 
