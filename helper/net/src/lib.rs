@@ -18,7 +18,14 @@
 //!
 //! A full tunnel of one family makes the other unreachable (see [`TunnelConfig::block_missing_family`]).
 //!
-//! Routes are no firewall: a more specific route of the local network (DHCP option 121) wins over a full tunnel.
+//! # What is left to others
+//!
+//! - Routes are no firewall: a more specific route of the local network (DHCP option 121) wins over a full tunnel.
+//! - A name server inside the tunnel needs a route into the tunnel like any other host; none is added for it.
+//! - Strict reverse path filtering by the kernel is loosened while a tunnel is up; one by a firewall (firewalld's
+//!   `IPv6_rpfilter=strict`) is not, and drops the gateway's answers when a tunnel covers the gateway's address.
+//! - Only systemd-resolved, and NetworkManager with dnsmasq, can ask different servers for different domains. With the
+//!   others the tunnel's servers stand first for all names ([`DnsStatus::per_domain`] is false).
 //!
 //! Linux only for now; on macOS and Windows everything returns [`NetError::Unsupported`].
 

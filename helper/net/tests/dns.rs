@@ -1,12 +1,15 @@
 //! Name servers through each of the four managers: the real ones, on a bus and in an `/etc` of their own.
 
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod common;
 
 use std::fs;
+use std::net::UdpSocket;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use common::{
     RESOLV_CONF, Running, World, bus_has, busctl, config, daemon, device, dns, eventually, isolated, sh,
@@ -29,6 +32,48 @@ fn resolv_conf() -> String {
 /// What the C library's resolver takes.
 fn servers() -> Vec<String> {
     resolv_conf().lines().filter_map(|l| l.strip_prefix("nameserver ")).map(str::to_owned).collect()
+}
+
+/// Asks the resolver on this computer for a name, as the C library does; whether an answer comes does not matter.
+fn ask(resolver: &str, name: &str) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut query = vec![0x52, 0x57, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    query.extend(in_labels(name));
+    query.extend([0, 1, 0, 1]);
+    socket.send_to(&query, (resolver, 53)).unwrap();
+    socket
+}
+
+fn in_labels(name: &str) -> Vec<u8> {
+    let labels =
+        name.split('.').flat_map(|l| std::iter::once(u8::try_from(l.len()).unwrap()).chain(l.bytes()));
+    labels.chain([0]).collect()
+}
+
+/// Whether a query for that name arrives at a server, or in the tunnel.
+fn hears(server: &UdpSocket, name: &str) -> bool {
+    let mut buffer = [0; 1500];
+    server.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
+    while let Ok((length, _)) = server.recv_from(&mut buffer) {
+        if contains(&buffer[..length], name) {
+            return true;
+        }
+    }
+    false
+}
+
+async fn carries(tun: &TunDevice, name: &str) -> bool {
+    while let Some(packet) = common::next_packet(tun, Duration::from_millis(700)).await {
+        if contains(&packet, name) {
+            return true;
+        }
+    }
+    false
+}
+
+fn contains(packet: &[u8], name: &str) -> bool {
+    let name = in_labels(name);
+    packet.windows(name.len()).any(|window| window == name)
 }
 
 // --- the file ---------------------------------------------------------------------------------------------------
@@ -107,10 +152,7 @@ fn a_third_partys_new_servers_are_noticed_and_survive_the_tunnel() {
         // As DHCP clients do, in either way.
         fs::write("/etc/resolv.conf.new", "nameserver 203.0.113.53\n").unwrap();
         fs::rename("/etc/resolv.conf.new", "/etc/resolv.conf").unwrap();
-        tokio::time::timeout(std::time::Duration::from_secs(5), disturbed.changed())
-            .await
-            .expect("noticed")
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(5), disturbed.changed()).await.expect("noticed").unwrap();
         network.refresh().await.unwrap();
         assert_eq!(servers(), ["10.9.0.53", "fd09::53"]);
         network.undo_all().await.unwrap();
@@ -254,6 +296,43 @@ fn resolved_gets_servers_and_domains_per_link() {
 }
 
 #[test]
+fn resolved_asks_only_the_tunnel_or_only_for_its_domains() {
+    isolated("resolved_asks_only_the_tunnel_or_only_for_its_domains", |world: World| async move {
+        let _bus = common::system_bus().await;
+        let _resolved = resolved().await;
+        let index = fs::read_to_string("/sys/class/net/wan0/ifindex").unwrap();
+        busctl(&format!(
+            "call org.freedesktop.resolve1 /org/freedesktop/resolve1 org.freedesktop.resolve1.Manager SetLinkDNS ia(iay) \
+             {} 1 2 4 192 0 2 1",
+            index.trim()
+        ));
+        let uplink = world.socket_there("192.0.2.1:53");
+        let _query = ask("127.0.0.53", "before.example.org");
+        assert!(hears(&uplink, "before.example.org"), "the uplink's server is asked without a tunnel");
+
+        let network = world.network().await;
+        let tun = device("rwtun0");
+        network.apply(&full(&tun, "10.9.0.53")).await.unwrap();
+        let _query = ask("127.0.0.53", "full.example.org");
+        assert!(carries(&tun, "full.example.org").await);
+        assert!(!hears(&uplink, "full.example.org"), "a full tunnel's names leak");
+
+        let wanted = TunnelConfig { dns: dns(&["10.9.0.53"], &["corp.example"]), ..full(&tun, "10.9.0.53") };
+        network.apply(&wanted).await.unwrap();
+        let _query = ask("127.0.0.53", "host.corp.example");
+        assert!(carries(&tun, "host.corp.example").await);
+        assert!(!hears(&uplink, "host.corp.example"), "an inner name leaks");
+        let _query = ask("127.0.0.53", "other.example.org");
+        assert!(hears(&uplink, "other.example.org"));
+        assert!(!carries(&tun, "other.example.org").await);
+
+        network.undo_all().await.unwrap();
+        let _query = ask("127.0.0.53", "after.example.org");
+        assert!(hears(&uplink, "after.example.org"));
+    });
+}
+
+#[test]
 fn a_restarted_resolved_is_told_again_and_a_stopped_one_does_not_hinder_undoing() {
     isolated(
         "a_restarted_resolved_is_told_again_and_a_stopped_one_does_not_hinder_undoing",
@@ -270,7 +349,7 @@ fn a_restarted_resolved_is_told_again_and_a_stopped_one_does_not_hinder_undoing(
             fs::remove_dir_all("/run/systemd/resolve/netif").unwrap();
             let second = start_resolved().await;
             assert_eq!(link_says(&tun, "DNS"), "a(iay) 0");
-            tokio::time::timeout(std::time::Duration::from_secs(5), disturbed.changed())
+            tokio::time::timeout(Duration::from_secs(5), disturbed.changed())
                 .await
                 .expect("noticed")
                 .unwrap();
@@ -312,15 +391,17 @@ fn a_manager_that_comes_up_later_takes_over_from_the_file() {
 // --- NetworkManager ---------------------------------------------------------------------------------------------
 
 /// NetworkManager itself, with a connection on wan0 that has a name server.
-async fn network_manager() -> Running {
+async fn network_manager(mode: &str) -> Running {
     // Without a writable /sys it does not wait for udev to know the links.
     sh("mount -o remount,ro /sys");
     fs::create_dir_all("/etc/NetworkManager/system-connections").unwrap();
     fs::create_dir_all("/var/lib/NetworkManager").unwrap();
     fs::write(
         "/etc/NetworkManager/NetworkManager.conf",
-        "[main]\nplugins=keyfile\ndns=default\nrc-manager=file\nno-auto-default=*\n\n[keyfile]\n\
-         unmanaged-devices=except:interface-name:wan0\n",
+        format!(
+            "[main]\nplugins=keyfile\ndns={mode}\nrc-manager=file\nno-auto-default=*\n\n[keyfile]\n\
+             unmanaged-devices=except:interface-name:wan0\n"
+        ),
     )
     .unwrap();
     let connection = "/etc/NetworkManager/system-connections/wan.nmconnection";
@@ -343,7 +424,8 @@ async fn network_manager() -> Running {
         .spawn();
     let running = Running(child.unwrap());
     eventually("NetworkManager is on the bus", || bus_has("org.freedesktop.NetworkManager")).await;
-    eventually("it wrote the file", || servers() == ["192.0.2.53", "2001:db8:1::53"]).await;
+    let expected = if mode == "dnsmasq" { vec!["127.0.0.1"] } else { vec!["192.0.2.53", "2001:db8:1::53"] };
+    eventually("it wrote the file", || servers() == expected).await;
     running
 }
 
@@ -358,7 +440,7 @@ fn global_dns() -> String {
 fn network_manager_is_told_globally_and_gets_its_own_back() {
     isolated("network_manager_is_told_globally_and_gets_its_own_back", |world: World| async move {
         let _bus = common::system_bus().await;
-        let _manager = network_manager().await;
+        let _manager = network_manager("default").await;
         let before = (resolv_conf(), global_dns());
         let network = world.network().await;
         let (one, two) = (device("rwtun0"), device("rwtun1"));
@@ -383,10 +465,42 @@ fn network_manager_is_told_globally_and_gets_its_own_back() {
 }
 
 #[test]
+fn network_manager_with_dnsmasq_tells_names_apart() {
+    isolated("network_manager_with_dnsmasq_tells_names_apart", |world: World| async move {
+        world.there("ip addr add 192.0.2.53/24 dev wan0");
+        let uplink = world.socket_there("192.0.2.53:53");
+        let _bus = common::system_bus().await;
+        let _manager = network_manager("dnsmasq").await;
+        let network = world.network().await;
+        let tun = device("rwtun0");
+        let applied = network.apply(&split(&tun, "10.8.0.53")).await.unwrap();
+        assert_eq!((applied.dns.manager, applied.dns.per_domain), (Some(DnsManager::NetworkManager), true));
+        // dnsmasq is told after NetworkManager answered us; until then it may still ask the old servers.
+        let mut told = false;
+        for _ in 0..10 {
+            let _query = ask("127.0.0.1", "host.corp.example");
+            told = carries(&tun, "host.corp.example").await;
+            if told {
+                break;
+            }
+        }
+        assert!(told, "inner names never reach the tunnel's server");
+        let _query = ask("127.0.0.1", "www.corp.example");
+        assert!(carries(&tun, "www.corp.example").await);
+        assert!(!hears(&uplink, "www.corp.example"), "an inner name leaks");
+        let _query = ask("127.0.0.1", "other.example.org");
+        assert!(hears(&uplink, "other.example.org"));
+        assert!(!carries(&tun, "other.example.org").await);
+        network.undo_all().await.unwrap();
+        assert!(global_dns().starts_with("a{sv} 0"));
+    });
+}
+
+#[test]
 fn what_network_manager_keeps_over_a_kill_is_swept() {
     isolated("what_network_manager_keeps_over_a_kill_is_swept", |world: World| async move {
         let _bus = common::system_bus().await;
-        let manager = network_manager().await;
+        let manager = network_manager("default").await;
         let before = (resolv_conf(), global_dns());
         let network = world.network().await;
         let tun = device("rwtun0");

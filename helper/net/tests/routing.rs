@@ -1,6 +1,7 @@
 //! Where packets go while tunnels are up, in real network namespaces.
 
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod common;
 
@@ -342,5 +343,24 @@ fn what_others_remove_is_noticed_and_put_back() {
             assert_eq!((sh("ip rule"), sh("ip -6 rule"), sh("ip route show table all")), whole, "{removal}");
         }
         network.undo_all().await.unwrap();
+    });
+}
+
+#[test]
+fn a_computer_with_ipv6_switched_off_gets_a_tunnel_all_the_same() {
+    isolated("a_computer_with_ipv6_switched_off_gets_a_tunnel_all_the_same", |world: World| async move {
+        sh("sysctl -q -w net.ipv6.conf.all.disable_ipv6=1");
+        sh("sysctl -q -w net.ipv6.conf.default.disable_ipv6=1");
+        let before = world.system();
+        let network = world.network().await;
+        let tun = device("rwtun0");
+        network.apply(&config(&tun, &["10.9.0.2"], &["0.0.0.0/0"])).await.unwrap();
+        assert_ways(&[("198.51.100.1", "rwtun0")]).await;
+        // Inside the tunnel IPv6 works, though the computer has none outside.
+        network.apply(&config(&tun, &["10.9.0.2", "fd09::2"], &["0.0.0.0/0", "::/0"])).await.unwrap();
+        assert_ways(&[("198.51.100.1", "rwtun0"), ("2001:db8:2::1", "rwtun0")]).await;
+        network.undo_all().await.unwrap();
+        drop(tun);
+        assert_eq!(world.system(), before);
     });
 }

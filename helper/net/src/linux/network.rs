@@ -1,6 +1,7 @@
 //! Tunnels: the journal first, then the kernel, then DNS; and back again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -122,6 +123,7 @@ impl Network {
     /// [`NetError::TooManyTunnels`], [`NetError::Ipv6Disabled`], [`NetError::Dns`], or what the kernel says.
     pub async fn apply(&self, config: &TunnelConfig) -> Result<Applied, NetError> {
         dns::check(&config.dns)?;
+        let config = &without_ipv6_where_there_is_none(config);
         let name = &config.device.name;
         if tun::index_of(name)? != config.device.index {
             return Err(NetError::NoSuchInterface { name: name.clone() });
@@ -440,6 +442,17 @@ impl Drop for Network {
             task.abort();
         }
     }
+}
+
+/// On a kernel without IPv6 there is nothing of it to be blocked or excluded, and the attempt would fail.
+fn without_ipv6_where_there_is_none(config: &TunnelConfig) -> TunnelConfig {
+    let mut config = config.clone();
+    if !Path::new("/proc/sys/net/ipv6").exists() {
+        config.exclude.retain(|net| net.addr().is_ipv4());
+        // Of the families only IPv6 can be missing here: a tunnel that has it fails by its address.
+        config.block_missing_family = config.routes.iter().any(|net| net.addr().is_ipv6());
+    }
+    config
 }
 
 fn wants(tunnels: &BTreeMap<String, TunnelRecord>) -> Vec<Want> {
