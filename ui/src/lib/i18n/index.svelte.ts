@@ -1,12 +1,17 @@
 // The translation table: which language is shown, and the text of a key in it.
+import { de } from "./de";
 import { en, type TextKey, type Texts } from "./en";
+import { es } from "./es";
+import { fr } from "./fr";
+import { ja } from "./ja";
 
 export type { TextKey } from "./en";
 
-export const languages = { en: "English" } as const;
+/** The languages there are, each by its own name. */
+export const languages = { en: "English", de: "Deutsch", es: "Español", fr: "Français", ja: "日本語" } as const;
 export type Language = keyof typeof languages;
 
-export const tables: Record<Language, Texts> = { en };
+export const tables: Record<Language, Texts> = { en, de, es, fr, ja };
 
 const isLanguage = (value: string): value is Language => value in languages;
 
