@@ -10,7 +10,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ropewalk_ipc::{ErrorCode, ErrorInfo, ProfileSource};
@@ -281,7 +281,9 @@ pub fn write_atomically(path: &Path, data: &[u8]) -> io::Result<()> {
 /// # Errors
 /// What the operating system says.
 pub fn make_private_dir(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    // One that was there already may have been made by somebody less careful.
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
 }
 
 /// The stem of a profile's file: what is readable of the name, and a digest that keeps names apart.
@@ -353,7 +355,6 @@ fn disk(what: &str, error: &io::Error) -> ErrorInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     fn profile(name: &str) -> (Profile, Secrets) {
         let text = format!(

@@ -182,8 +182,12 @@ impl Session {
             return;
         }
         let Some((given_user, given_password)) = answer else {
-            let hint = "Connect again and enter the password.";
-            self.fail(Explanation::new(Cause::Authentication, "No password was given.", hint));
+            // After a refused login that is what failed; the question for another password was only a second chance.
+            let error = self.error.take().unwrap_or_else(|| {
+                let hint = "Connect again and enter the password.";
+                Explanation::new(Cause::Authentication, "No password was given.", hint)
+            });
+            self.fail(error);
             return;
         };
         if let LocalAuth::EapMschapv2 { identity, user, password } = &mut self.config.initiator.auth {

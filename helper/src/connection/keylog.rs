@@ -24,10 +24,8 @@ pub fn ike(folder: &FsPath, spis: IkeSpis, suite: &ChosenIke, keys: &IkeKeys) {
 /// Logs both directions of a CHILD_SA on `path`.
 pub fn child(folder: &FsPath, child: &ChildSa, path: Path) {
     let (here, there) = (path.local.ip(), path.remote.ip());
-    let directions = [
-        (here, there, child.spi_out, &child.keys_out),
-        (there, here, child.spi_in, &child.keys_in),
-    ];
+    let directions =
+        [(here, there, child.spi_out, &child.keys_out), (there, here, child.spi_in, &child.keys_in)];
     for (source, destination, spi, keys) in directions {
         let line = esp_line(&EspKeys {
             source,

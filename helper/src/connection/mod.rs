@@ -48,7 +48,8 @@ struct Connection {
     done: mpsc::UnboundedSender<Done>,
     /// The addresses a name had last: with the tunnel's DNS in place and the tunnel gone, it cannot be asked again.
     known: Vec<(String, Vec<IpAddr>)>,
-    refused: Option<ErrorInfo>,
+    /// Why what the gateway granted cannot be used here, which ends the connection.
+    unusable: Option<ErrorInfo>,
     shown: report::Shown,
 }
 
@@ -69,7 +70,8 @@ impl Connection {
             ErrorInfo::new(ErrorCode::Failed, "the helper cannot configure this system's network", hint)
         })?;
         let log_keys = context.config.key_log_dir.is_some();
-        let config = setup::session_config(&context.profile, &context.secrets, &context.credentials, log_keys)?;
+        let config =
+            setup::session_config(&context.profile, &context.secrets, &context.credentials, log_keys)?;
         let (tunnel, events) = Tunnel::open(&context, platform.clone())?;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| {
@@ -84,7 +86,7 @@ impl Connection {
             rng: ChaCha20Rng::from_seed(seed),
             done,
             known: Vec::new(),
-            refused: None,
+            unusable: None,
             shown: report::Shown::default(),
         };
         Ok((connection, events, results))
@@ -151,8 +153,9 @@ impl Connection {
             self.session.handle_timeout(clock::now(), clock::wall(), &mut self.rng);
         }
         self.tunnel.close(&self.platform).await;
-        match (self.session.phase(), self.session.snapshot().error) {
-            (Phase::Failed, Some(error)) => Outcome::Failed(report::error_info(&error)),
+        match (self.session.phase(), self.session.snapshot().error, self.unusable) {
+            (_, _, Some(error)) => Outcome::Failed(error),
+            (Phase::Failed, Some(error), None) => Outcome::Failed(report::error_info(&error)),
             _ => Outcome::Disconnected,
         }
     }
@@ -185,10 +188,11 @@ impl Connection {
             Wish::SendWith { spi_in, path } => self.tunnel.send_with(spi_in, path),
             Wish::RemoveChild(spi_in) => self.tunnel.remove(spi_in),
             Wish::ConfigureTunnel(settings) => {
-                let configured = self.tunnel.configure(&self.platform, &self.context.profile, &settings).await;
+                let configured =
+                    self.tunnel.configure(&self.platform, &self.context.profile, &settings).await;
                 if let Err(error) = configured {
                     tracing::error!(message = %error.message, "the tunnel cannot be configured");
-                    self.refused = Some(error);
+                    self.unusable = Some(error);
                     self.session.disconnect(clock::now(), &mut self.rng);
                 }
             }
@@ -204,10 +208,13 @@ impl Connection {
     fn ask(&mut self, why: Why) {
         let source = self.context.credentials.clone();
         let (reason, fields) = match why {
-            Why::Missing => (CredentialReason::Missing, vec![CredentialField::User, CredentialField::Password]),
-            Why::Refused(_) => (CredentialReason::Wrong, vec![CredentialField::User, CredentialField::Password]),
+            Why::Missing => {
+                (CredentialReason::Missing, vec![CredentialField::User, CredentialField::Password])
+            }
+            Why::Refused(_) => {
+                (CredentialReason::Wrong, vec![CredentialField::User, CredentialField::Password])
+            }
         };
-        self.refused = self.session.snapshot().error.as_ref().map(report::error_info);
         let user = self.context.profile.auth.user.clone();
         let done = self.done.clone();
         tokio::spawn(async move {
@@ -248,11 +255,12 @@ impl Connection {
             }
             Done::Credentials(Ok(credentials)) => {
                 let user = credentials.user.unwrap_or_default();
-                let password = credentials.password.map(|secret| secret.expose().to_owned()).unwrap_or_default();
+                let password =
+                    credentials.password.map(|secret| secret.expose().to_owned()).unwrap_or_default();
                 self.session.credential(Some((user, Zeroizing::new(password))));
             }
             Done::Credentials(Err(error)) => {
-                self.refused.get_or_insert(error);
+                tracing::debug!(message = %error.message, "the question for a password was not answered");
                 self.session.credential(None);
             }
         }

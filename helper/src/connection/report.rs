@@ -18,7 +18,13 @@ pub struct Shown {
 
 impl Shown {
     /// Publishes the connection's state.
-    pub fn publish(&mut self, context: &ConnectionContext, state: State, snapshot: &Snapshot, tunnel: &Tunnel) {
+    pub fn publish(
+        &mut self,
+        context: &ConnectionContext,
+        state: State,
+        snapshot: &Snapshot,
+        tunnel: &Tunnel,
+    ) {
         let established = snapshot.ike.as_ref().map(|ike| self.established(ike));
         context.status.update(|status| fill(status, state, snapshot, tunnel, established.as_deref()));
     }

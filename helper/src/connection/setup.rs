@@ -57,12 +57,7 @@ pub fn session_config(
     };
     let gateways = profile.gateway.addresses.iter();
     let gateways = gateways.map(|host| Endpoint { host: host.clone(), port: profile.gateway.port });
-    Ok(SessionConfig {
-        gateways: gateways.collect(),
-        initiator,
-        can_ask: credentials.can_ask(),
-        log_keys,
-    })
+    Ok(SessionConfig { gateways: gateways.collect(), initiator, can_ask: credentials.can_ask(), log_keys })
 }
 
 fn local_auth(profile: &Profile, secrets: &Secrets) -> Result<LocalAuth, ErrorInfo> {
@@ -72,7 +67,8 @@ fn local_auth(profile: &Profile, secrets: &Secrets) -> Result<LocalAuth, ErrorIn
             Ok(LocalAuth::Psk(psk))
         }
         Method::Certificate => {
-            let certificate = profile.auth.certificate.as_deref().ok_or_else(|| missing("auth.certificate"))?;
+            let certificate =
+                profile.auth.certificate.as_deref().ok_or_else(|| missing("auth.certificate"))?;
             let key = secrets.private_key.as_ref().ok_or_else(|| missing("auth.private_key"))?;
             let own = ClientCertificate::from_pem(certificate, key.expose())
                 .map_err(|error| refused("auth.certificate", &error))?;

@@ -108,7 +108,8 @@ impl Tunnel {
     ) -> Result<(Self, EventReceiver), ErrorInfo> {
         let offloads = context.config.offloads;
         let request = TunRequest { offloads, ..TunRequest::default() };
-        let device = TunDevice::create(&request).map_err(|error| explain("create the tunnel device", &error))?;
+        let device =
+            TunDevice::create(&request).map_err(|error| explain("create the tunnel device", &error))?;
         let fd = device.try_clone_fd().map_err(|error| explain("open the tunnel device", &error))?;
         let tun = TunFd { fd, vnet_hdr: device.vnet_hdr() };
         let config = PumpConfig {
@@ -241,11 +242,10 @@ impl Tunnel {
         let Some(child) = self.children.iter().find(|child| child.sa.spi_in == spi_in) else { return };
         link.path = path;
         let egress = Egress { sa: child.outbound.clone(), socket: link.socket, peer: path.remote };
-        let keepalive = (!self.keepalive.is_zero())
-            .then_some(Keepalive { peer: path.remote, interval: self.keepalive });
-        let set = pump
-            .set_default_egress(Some(egress))
-            .and_then(|()| pump.set_keepalive(link.socket, keepalive));
+        let keepalive =
+            (!self.keepalive.is_zero()).then_some(Keepalive { peer: path.remote, interval: self.keepalive });
+        let set =
+            pump.set_default_egress(Some(egress)).and_then(|()| pump.set_keepalive(link.socket, keepalive));
         if let Err(error) = set {
             tracing::error!(%error, "the pump refuses the new way out");
         }
@@ -295,10 +295,16 @@ impl Tunnel {
             ));
         }
         let routes = routes(profile, inner, &addresses);
-        let servers =
-            if profile.dns.servers.is_empty() { inner.dns_servers.clone() } else { profile.dns.servers.clone() };
-        let domains =
-            if profile.dns.domains.is_empty() { inner.dns_domains.clone() } else { profile.dns.domains.clone() };
+        let servers = if profile.dns.servers.is_empty() {
+            inner.dns_servers.clone()
+        } else {
+            profile.dns.servers.clone()
+        };
+        let domains = if profile.dns.domains.is_empty() {
+            inner.dns_domains.clone()
+        } else {
+            profile.dns.domains.clone()
+        };
         let mtu = self.inner_mtu();
         let config = TunnelConfig {
             addresses: addresses.clone(),
@@ -310,7 +316,11 @@ impl Tunnel {
         };
         let applied = match self.configured.take() {
             Some(configured) if self.wanted.as_ref() == Some(&config) => configured.applied,
-            _ => platform.network.apply(&config).await.map_err(|error| explain("configure the tunnel", &error))?,
+            _ => platform
+                .network
+                .apply(&config)
+                .await
+                .map_err(|error| explain("configure the tunnel", &error))?,
         };
         if let Some(pump) = &self.pump {
             pump.set_inner_mtu(mtu);
@@ -391,9 +401,7 @@ impl Tunnel {
             return self.fixed_mtu;
         }
         let fits = match (&self.link, self.children.last()) {
-            (Some(link), Some(child)) => {
-                child.suite.inner_mtu(link.path_mtu, link.path.remote.is_ipv6())
-            }
+            (Some(link), Some(child)) => child.suite.inner_mtu(link.path_mtu, link.path.remote.is_ipv6()),
             _ => SMALLEST_INNER_MTU,
         };
         u16::try_from(fits.clamp(SMALLEST_INNER_MTU, LARGEST_INNER_MTU)).unwrap_or(1280)

@@ -172,7 +172,8 @@ impl Original {
     fn write(&self, path: &Path) -> Result<(), NetError> {
         let failed = |e| NetError::io(format!("writing {}", path.display()), e);
         let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".ropewalk-new");
+        // Its own for each process: helpers in several network namespaces may share the folder.
+        temporary.push(format!(".ropewalk-{}", std::process::id()));
         let temporary = PathBuf::from(temporary);
         remove(&temporary).map_err(failed)?;
         let made = match self {
