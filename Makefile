@@ -39,7 +39,7 @@ bench:
 	scripts/bench.sh
 
 fuzz:
-	scripts/setup.sh build
+	scripts/setup.sh headless
 	scripts/fuzz.sh
 
 # Compiles cargo-deny (several minutes) into target/tools, once.

@@ -77,7 +77,7 @@ impl Client {
     /// # Errors
     /// When it does not answer.
     pub fn start_helper(&mut self) -> Result<()> {
-        let mut command = self.namespace.command(self.programs.path("ropewalk-helper"));
+        let mut command = self.namespace.command(self.programs.path("ropewalk-helper")?);
         command
             .arg("--no-polkit")
             .arg("--runtime-dir")
@@ -137,7 +137,7 @@ impl Client {
     /// # Errors
     /// When it cannot be started or hangs; a code other than zero is not an error.
     pub fn cli_with_input(&self, arguments: &[&str], input: &str, limit: Duration) -> Result<Finished> {
-        Ok(run(&mut self.cli_command(arguments), input.as_bytes(), limit)?)
+        Ok(run(&mut self.cli_command(arguments)?, input.as_bytes(), limit)?)
     }
 
     /// Starts the command line in the background, such as `watch`.
@@ -145,7 +145,7 @@ impl Client {
     /// # Errors
     /// When it cannot be started.
     pub fn cli_in_background(&self, arguments: &[&str], log: &str) -> Result<Process> {
-        Ok(Process::start(&mut self.cli_command(arguments), &self.namespace.log_path(log))?)
+        Ok(Process::start(&mut self.cli_command(arguments)?, &self.namespace.log_path(log))?)
     }
 
     /// Imports a profile and gives the name that was printed.
@@ -296,9 +296,9 @@ impl Client {
         self.helper.as_ref().map(Process::log).unwrap_or_default()
     }
 
-    fn cli_command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.programs.path("ropewalk"));
+    fn cli_command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(self.programs.path("ropewalk")?);
         command.args(arguments).env("ROPEWALK_SOCKET", self.dir.join("run/helper.sock"));
-        command
+        Ok(command)
     }
 }

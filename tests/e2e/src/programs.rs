@@ -14,26 +14,27 @@ impl Programs {
     /// From `ROPEWALK_BIN_DIR`, else beside the running test (`target/<profile>`).
     ///
     /// # Errors
-    /// When a program is missing there.
+    /// When the folder cannot be told.
     pub fn find() -> Result<Self> {
         let dir = match std::env::var_os("ROPEWALK_BIN_DIR") {
             Some(dir) => PathBuf::from(dir),
             None => beside_this_program()?,
         };
-        for name in ["ropewalk", "ropewalk-helper", "ropewalk-gateway"] {
-            ensure!(
-                dir.join(name).is_file(),
-                "{name} is not in {}: run `cargo build --workspace --all-targets` first, or `make test`",
-                dir.display()
-            );
-        }
         Ok(Self { dir })
     }
 
     /// The path of one of them.
-    #[must_use]
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
+    ///
+    /// # Errors
+    /// When it has not been built.
+    pub fn path(&self, name: &str) -> Result<PathBuf> {
+        let path = self.dir.join(name);
+        ensure!(
+            path.is_file(),
+            "{name} is not in {}: run `cargo build --workspace --all-targets` first, or `make test`",
+            self.dir.display()
+        );
+        Ok(path)
     }
 }
 

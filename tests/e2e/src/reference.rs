@@ -72,7 +72,7 @@ impl Reference {
     }
 
     fn launch(&mut self) -> Result<()> {
-        let mut command = self.namespace.command(self.programs.path("ropewalk-gateway"));
+        let mut command = self.namespace.command(self.programs.path("ropewalk-gateway")?);
         command.arg("--config").arg(&self.config).args(["--log", "debug"]);
         self.starts += 1;
         let log = self.namespace.log_path(&format!("reference{}", self.starts));

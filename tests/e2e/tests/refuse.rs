@@ -61,7 +61,7 @@ fn a_wrong_pre_shared_key_is_an_authentication_failure() -> Result<()> {
         profile.auth = profile.auth.replace("correct horse", "wrong horse");
         Ok(None)
     };
-    refused(AuthKind::Psk, change, AUTHENTICATION, "key", STATED)
+    refused(AuthKind::Psk, change, AUTHENTICATION, "refused", STATED)
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn no_common_ike_proposal_is_reported_after_a_bounded_time() -> Result<()> {
         offer.ike = Some("aes128-sha256-modp2048".to_owned());
         Ok(None)
     };
-    refused(AuthKind::Psk, change, NO_PROPOSAL, "proposal", GIVEN_UP)
+    refused(AuthKind::Psk, change, NO_PROPOSAL, "algorithms", GIVEN_UP)
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn no_common_esp_proposal_is_reported() -> Result<()> {
         offer.esp = Some("aes128-sha256".to_owned());
         Ok(None)
     };
-    refused(AuthKind::Psk, change, NO_PROPOSAL, "proposal", STATED)
+    refused(AuthKind::Psk, change, NO_PROPOSAL, "algorithms", STATED)
 }
 
 #[test]

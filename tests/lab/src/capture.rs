@@ -30,25 +30,12 @@ impl Capture {
         let path = namespace.lab().dir().join(format!("{name}.pcap"));
         let file = path.display().to_string();
         let log = format!("tcpdump-{name}");
-        // -U: each packet is in the file at once; -Z root: do not change the user, the folder is ours alone.
-        let mut process = namespace.spawn(
-            "tcpdump",
-            &[
-                "-i",
-                interface,
-                "-U",
-                "-Z",
-                "root",
-                "-B",
-                "16384",
-                "-s",
-                "0",
-                "-w",
-                &file,
-                "udp or icmp or icmp6 or arp",
-            ],
-            &log,
-        )?;
+        // -U and --immediate-mode: each packet is in the file at once, not when a second is over. -Z root: do not change the
+        // user, the folder is ours alone. -s: no packet here is longer, but for joined ones on their way into the TUN device.
+        let options = format!("-i {interface} -U --immediate-mode -Z root -B 16384 -s 4096 -w {file}");
+        let mut arguments: Vec<&str> = options.split(' ').collect();
+        arguments.push("udp or icmp or icmp6 or arp");
+        let mut process = namespace.spawn("tcpdump", &arguments, &log)?;
         process.wait_for_log("listening on", Duration::from_secs(10))?;
         Ok(Self { process, path })
     }

@@ -164,7 +164,7 @@ impl Swan {
     fn daemon_config(&self) -> String {
         format!(
             "charon-systemd {{\n load = {PLUGINS}\n filelog {{\n  log {{\n   path = {}\n   default = 1\n   ike = 2\n   \
-             cfg = 2\n   time_format = %H:%M:%S\n   flush_line = yes\n  }}\n }}\n plugins {{\n  vici {{\n   socket = {}\n  }}\n  \
+             cfg = 1\n   time_format = %H:%M:%S\n   flush_line = yes\n  }}\n }}\n plugins {{\n  vici {{\n   socket = {}\n  }}\n  \
              kernel-libipsec {{\n   allow_peer_ts = yes\n  }}\n }}\n}}\nswanctl {{\n load = random pem pkcs1 pkcs8 x509 openssl\n}}\n",
             self.log_path().display(),
             self.socket(),

@@ -100,11 +100,9 @@ impl SwanGateway {
             let _ = write!(pools, " pool{number} {{\n  addrs = {addresses}{dns}\n }}\n");
         }
         let mut secrets = String::new();
+        // With the gateway's own identity in the list strongSwan would take the key for every client.
         for (number, (id, secret)) in self.psk.iter().enumerate() {
-            let _ = write!(
-                secrets,
-                " ike-{number} {{\n  id-1 = psk.gw.test\n  id-2 = {id}\n  secret = \"{secret}\"\n }}\n"
-            );
+            let _ = write!(secrets, " ike-{number} {{\n  id = {id}\n  secret = \"{secret}\"\n }}\n");
         }
         for (number, (user, password)) in self.users.iter().enumerate() {
             let _ = write!(secrets, " eap-{number} {{\n  id = {user}\n  secret = \"{password}\"\n }}\n");
