@@ -1,1 +1,21 @@
-//! The reference gateway.
+//! The reference gateway: the responder's half of IKEv2, many clients, without I/O.
+//!
+//! What both roles share after authentication is `ropewalk-ike`'s; what only a gateway does is here, and never linked into
+//! the helper. It exists for tests, for `make demo`, and for what no third-party gateway speaks.
+//!
+//! - [`responder`]: the responder's half of the initial exchanges.
+//! - [`gateway`]: many clients, one clock; datagrams in, datagrams and events out.
+//! - [`leases`]: inner addresses.
+//! - [`settings`]: what its owner decides.
+//! - [`limit`]: moderation for unauthenticated answers.
+//!
+//! The binary `ropewalk-gateway` puts sockets, a TUN device and a TOML file around it.
+
+pub mod gateway;
+pub mod leases;
+pub mod limit;
+pub mod responder;
+pub mod settings;
+
+pub use gateway::{ClientId, ClientInfo, Gateway, GatewayEvent};
+pub use settings::{CookiePolicy, Psk, Settings, User};

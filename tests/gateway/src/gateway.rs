@@ -1,0 +1,598 @@
+//! The whole gateway without I/O: many clients, one clock.
+//!
+//! A client is known by our SPI. It begins as [`HalfOpen`] and becomes an [`IkeSa`]; what the owner has to do in the data
+//! path comes out as [`GatewayEvent`]s, in order.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+
+use rand_core::CryptoRng;
+use ring::digest;
+use ropewalk_ike::crypto::IkeKeys;
+use ropewalk_ike::error::{PeerMisbehaved, WireError};
+use ropewalk_ike::exchange::child::ChildSa;
+use ropewalk_ike::exchange::sa::{CloseReason, IkeSa, SaEvent};
+use ropewalk_ike::exchange::{IkeSpis, Path, Transmit};
+use ropewalk_ike::proposal::ChosenIke;
+use ropewalk_ike::time::{Instant, UnixTime};
+use ropewalk_ike::wire::{
+    ExchangeType, Flags, Header, Message, Notify, NotifyType, ParsedMessage, Payload, emit_message,
+};
+
+use crate::leases::Leases;
+use crate::limit::RateLimit;
+use crate::responder::cookie::CookieJar;
+use crate::responder::init::{self, InitAnswer, InitDesk};
+use crate::responder::{AuthDesk, Entered, HalfOpen, Step};
+use crate::settings::{CookiePolicy, Settings};
+
+/// A client, by our SPI of its IKE_SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(pub u64);
+
+/// What the owner has to know or do.
+#[derive(Debug)]
+pub enum GatewayEvent {
+    /// A client proved itself. Its CHILD_SA follows, unless that was refused.
+    ClientUp {
+        /// Which.
+        client: ClientId,
+        /// Who it is.
+        name: String,
+        /// Its inner addresses.
+        addresses: Vec<IpAddr>,
+        /// Where it is.
+        path: Path,
+    },
+    /// An IKE_SA's keys, when a key log is wanted.
+    IkeKeys {
+        /// Its SPIs.
+        spis: IkeSpis,
+        /// Its suite.
+        suite: ChosenIke,
+        /// Its keys.
+        keys: Box<IkeKeys>,
+    },
+    /// A CHILD_SA to install; packets to the client's inner addresses leave by it from now on.
+    ChildUp {
+        /// Whose.
+        client: ClientId,
+        /// The CHILD_SA.
+        child: Box<ChildSa>,
+        /// Where to send.
+        path: Path,
+    },
+    /// A CHILD_SA to remove.
+    ChildDown {
+        /// Whose.
+        client: ClientId,
+        /// Our SPI of it.
+        spi_in: u32,
+    },
+    /// The client is to be sent to by another path.
+    PathChanged {
+        /// Whose.
+        client: ClientId,
+        /// The new one.
+        path: Path,
+    },
+    /// A client is gone; its CHILD_SAs went before.
+    ClientGone {
+        /// Which.
+        client: ClientId,
+        /// Who it was.
+        name: String,
+        /// Why.
+        reason: CloseReason,
+    },
+}
+
+/// A client that is in, for whoever asks.
+#[derive(Clone, Debug)]
+pub struct ClientInfo {
+    /// Its number.
+    pub client: ClientId,
+    /// Who it is.
+    pub name: String,
+    /// Its inner addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Where it is.
+    pub remote: SocketAddr,
+    /// The suite of its IKE_SA.
+    pub suite: ChosenIke,
+    /// Our SPIs of its CHILD_SAs.
+    pub children: Vec<u32>,
+}
+
+struct Up {
+    sa: IkeSa,
+    name: String,
+    addresses: Vec<IpAddr>,
+    /// A newer IKE_SA of the same client took its place: only its farewell is left, and nobody is told of it.
+    replaced: bool,
+}
+
+enum State {
+    HalfOpen(Box<HalfOpen>),
+    Up(Box<Up>),
+}
+
+/// The request of an IKE_SA_INIT, to know it again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct InitRequest {
+    spi: u64,
+    remote: SocketAddr,
+    digest: [u8; 32],
+}
+
+struct Client {
+    init: InitRequest,
+    since: Instant,
+    state: State,
+}
+
+/// A gateway.
+pub struct Gateway {
+    settings: Settings,
+    wall_clock: UnixTime,
+    clients: BTreeMap<u64, Client>,
+    leases: Leases,
+    cookies: CookieJar,
+    limit: RateLimit,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<GatewayEvent>,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("clients", &self.clients.len()).finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// A gateway without clients. `wall_clock` decides about certificates until [`Self::set_wall_clock`].
+    #[must_use]
+    pub fn new(settings: Settings, wall_clock: UnixTime) -> Self {
+        let leases = Leases::new(&settings.pools, settings.unique);
+        Self {
+            settings,
+            wall_clock,
+            clients: BTreeMap::new(),
+            leases,
+            cookies: CookieJar::default(),
+            limit: RateLimit::default(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The wall clock now.
+    pub fn set_wall_clock(&mut self, wall_clock: UnixTime) {
+        self.wall_clock = wall_clock;
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The clients that are in.
+    #[must_use]
+    pub fn clients(&self) -> Vec<ClientInfo> {
+        let of = |(id, client): (&u64, &Client)| match &client.state {
+            State::Up(up) if !up.replaced => Some(ClientInfo {
+                client: ClientId(*id),
+                name: up.name.clone(),
+                addresses: up.addresses.clone(),
+                remote: up.sa.path().remote,
+                suite: *up.sa.suite(),
+                children: up.sa.children().iter().map(|child| child.spi_in).collect(),
+            }),
+            State::Up(_) | State::HalfOpen(_) => None,
+        };
+        self.clients.iter().filter_map(of).collect()
+    }
+
+    /// How many clients are on their way in.
+    #[must_use]
+    pub fn half_open(&self) -> usize {
+        let half = |client: &&Client| matches!(&client.state, State::HalfOpen(half) if !half.is_over());
+        self.clients.values().filter(half).count()
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next thing to do.
+    pub fn poll_event(&mut self) -> Option<GatewayEvent> {
+        self.events.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let of = |client: &Client| match &client.state {
+            State::HalfOpen(_) => Some(client.since + self.settings.half_open_timeout),
+            State::Up(up) => up.sa.poll_timeout(),
+        };
+        self.clients.values().filter_map(of).min()
+    }
+
+    /// Acts on the clock.
+    pub fn handle_timeout(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        let timeout = self.settings.half_open_timeout;
+        self.clients.retain(|id, client| match &client.state {
+            State::HalfOpen(half) => {
+                let over = now >= client.since + timeout;
+                if over && !half.is_over() {
+                    tracing::info!(client = format_args!("{id:016x}"), "a login was not finished in time");
+                }
+                !over
+            }
+            State::Up(_) => true,
+        });
+        let due: Vec<u64> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| match &client.state {
+                State::HalfOpen(_) => false,
+                State::Up(up) => up.sa.poll_timeout().is_some_and(|at| at <= now),
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            if let Some(Client { state: State::Up(up), .. }) = self.clients.get_mut(&id) {
+                up.sa.handle_timeout(now, rng);
+            }
+            self.drain(now, id);
+        }
+    }
+
+    /// Takes an IKE message, without the non-ESP marker.
+    ///
+    /// # Errors
+    /// What was wrong with it, for the log.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        path: Path,
+        datagram: &[u8],
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(), PeerMisbehaved> {
+        let parsed = match Message::parse(datagram) {
+            Ok(parsed) => parsed,
+            Err(WireError::UnsupportedMajorVersion { major }) => {
+                self.answer_other_version(now, path, datagram, major);
+                return Err(WireError::UnsupportedMajorVersion { major }.into());
+            }
+            Err(wire) => return Err(wire.into()),
+        };
+        let header = parsed.header;
+        if header.exchange == ExchangeType::IkeSaInit && header.spi_r == 0 {
+            if header.flags.response {
+                return Err(PeerMisbehaved::WrongDirection);
+            }
+            return self.handle_init(now, path, datagram, &parsed, rng);
+        }
+        let Some(client) = self.clients.get_mut(&header.spi_r) else {
+            self.answer_unknown_spi(now, path, header);
+            return Err(PeerMisbehaved::WrongSpi);
+        };
+        match &mut client.state {
+            State::Up(up) => {
+                let outcome = up.sa.handle_datagram(now, path, datagram, rng);
+                self.drain(now, header.spi_r);
+                outcome
+            }
+            State::HalfOpen(_) => self.handle_auth(now, path, datagram, &parsed, rng),
+        }
+    }
+
+    /// Tells of authenticated ESP that came in with our SPI `spi_in` at this time: the client is alive.
+    pub fn note_inbound(&mut self, spi_in: u32, at: Instant) {
+        if let Some((_, up)) = self.owner_of(spi_in) {
+            up.sa.note_inbound(at);
+        }
+    }
+
+    /// Authenticated ESP with our SPI `spi_in` came by another path: the client's NAT has moved it (RFC 7296 section 2.23).
+    pub fn peer_moved(&mut self, now: Instant, spi_in: u32, path: Path) {
+        if let Some((id, up)) = self.owner_of(spi_in) {
+            up.sa.follow_peer(path);
+            self.drain(now, id);
+        }
+    }
+
+    /// Ends the connections of a client by its name, telling it; how many there were.
+    pub fn disconnect(&mut self, now: Instant, name: &str, rng: &mut dyn CryptoRng) -> usize {
+        self.close_where(now, rng, |_, up| up.name == name)
+    }
+
+    /// Ends all connections, telling the clients; how many there were.
+    pub fn disconnect_all(&mut self, now: Instant, rng: &mut dyn CryptoRng) -> usize {
+        self.close_where(now, rng, |_, _| true)
+    }
+
+    fn close_where(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn CryptoRng,
+        wanted: impl Fn(u64, &Up) -> bool,
+    ) -> usize {
+        let mut ids = Vec::new();
+        for (id, client) in &mut self.clients {
+            if let State::Up(up) = &mut client.state
+                && wanted(*id, up)
+            {
+                up.sa.close(now, rng);
+                ids.push(*id);
+            }
+        }
+        for id in &ids {
+            self.drain(now, *id);
+        }
+        ids.len()
+    }
+
+    fn handle_init(
+        &mut self,
+        now: Instant,
+        path: Path,
+        datagram: &[u8],
+        parsed: &ParsedMessage,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(), PeerMisbehaved> {
+        let request = InitRequest { spi: parsed.header.spi_i, remote: path.remote, digest: sha256(datagram) };
+        if let Some(client) = self.clients.values().find(|client| client.init == request) {
+            // Once IKE_AUTH has begun the answer has arrived: this is a late copy.
+            if let State::HalfOpen(half) = &client.state {
+                let message = half.init_response().to_vec();
+                self.transmits.push_back(Transmit { path, message });
+            }
+            return Ok(());
+        }
+        let half_open = self.half_open();
+        if half_open >= self.settings.half_open_limit {
+            tracing::warn!(half_open, "too many clients are on their way in, another one is not answered");
+            return Ok(());
+        }
+        let demand_cookie = match self.settings.cookies {
+            CookiePolicy::Always => true,
+            CookiePolicy::UnderLoad(threshold) => half_open >= threshold,
+        };
+        let spi = self.fresh_spi(rng);
+        let cookies = &mut self.cookies;
+        let desk = InitDesk { settings: &self.settings, cookies, demand_cookie, now, spi };
+        match init::answer(desk, path, datagram, parsed, rng)? {
+            InitAnswer::Stateless(message) => self.transmits.push_back(Transmit { path, message }),
+            InitAnswer::Agreed(agreed) => {
+                tracing::debug!(remote = %path.remote, suite = %agreed.suite, "IKE_SA_INIT answered");
+                let message = agreed.response.clone();
+                self.transmits.push_back(Transmit { path, message });
+                let state = State::HalfOpen(Box::new(HalfOpen::new(agreed, path)));
+                self.clients.insert(spi, Client { init: request, since: now, state });
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_auth(
+        &mut self,
+        now: Instant,
+        path: Path,
+        datagram: &[u8],
+        parsed: &ParsedMessage,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(), PeerMisbehaved> {
+        let id = parsed.header.spi_r;
+        let Some(Client { init, since, state: State::HalfOpen(half) }) = self.clients.remove(&id) else {
+            return Ok(());
+        };
+        let wall_clock = self.wall_clock;
+        let (settings, leases) = (&self.settings, &mut self.leases);
+        let mut desk = AuthDesk { settings, leases, holder: id, now, wall_clock };
+        let transmits = &mut self.transmits;
+        let (step, outcome) = half.handle_datagram(&mut desk, path, (datagram, parsed), transmits, rng);
+        match step {
+            Step::Stay(mut half) => {
+                if let Some(refused) = half.take_refusal() {
+                    tracing::info!(remote = %path.remote, reason = %refused, "client refused");
+                }
+                self.clients.insert(id, Client { init, since, state: State::HalfOpen(half) });
+            }
+            Step::Entered(entered) => self.enter(now, id, (init, since), *entered, rng),
+        }
+        outcome
+    }
+
+    fn enter(
+        &mut self,
+        now: Instant,
+        id: u64,
+        (init, since): (InitRequest, Instant),
+        entered: Entered,
+        rng: &mut dyn CryptoRng,
+    ) {
+        let Entered { sa, name, addresses, initial_contact, keys } = entered;
+        if self.settings.unique || initial_contact {
+            self.replace_older(now, &name, initial_contact, rng);
+        }
+        let (client, path) = (ClientId(id), sa.path());
+        tracing::info!(
+            name,
+            ?addresses,
+            remote = %path.remote,
+            suite = %sa.suite(),
+            children = sa.children().len(),
+            "client connected"
+        );
+        if self.settings.log_keys {
+            let (spis, suite, keys) = (sa.spis(), *sa.suite(), Box::new(keys));
+            self.events.push_back(GatewayEvent::IkeKeys { spis, suite, keys });
+        }
+        let up = GatewayEvent::ClientUp { client, name: name.clone(), addresses: addresses.clone(), path };
+        self.events.push_back(up);
+        for child in sa.children() {
+            let child = Box::new(child.clone());
+            self.events.push_back(GatewayEvent::ChildUp { client, child, path });
+        }
+        let state = State::Up(Box::new(Up { sa, name, addresses, replaced: false }));
+        self.clients.insert(id, Client { init, since, state });
+        self.drain(now, id);
+    }
+
+    /// Ends a client's older IKE_SAs. With INITIAL_CONTACT it knows nothing of them and is told nothing (RFC 7296
+    /// section 2.4); else it is told.
+    fn replace_older(&mut self, now: Instant, name: &str, silently: bool, rng: &mut dyn CryptoRng) {
+        let mut older = Vec::new();
+        for (id, client) in &mut self.clients {
+            let State::Up(up) = &mut client.state else { continue };
+            if up.replaced || up.name != name {
+                continue;
+            }
+            for child in up.sa.children() {
+                let client = ClientId(*id);
+                self.events.push_back(GatewayEvent::ChildDown { client, spi_in: child.spi_in });
+            }
+            tracing::info!(name, reason = "replaced by a newer connection", "client gone");
+            let (client, name) = (ClientId(*id), up.name.clone());
+            self.events.push_back(GatewayEvent::ClientGone { client, name, reason: CloseReason::Deleted });
+            up.replaced = true;
+            up.sa.close(now, rng);
+            older.push(*id);
+        }
+        for id in older {
+            if silently {
+                self.clients.remove(&id);
+            } else {
+                self.drain(now, id);
+            }
+        }
+    }
+
+    /// Takes out of an IKE_SA what it has for us.
+    fn drain(&mut self, now: Instant, id: u64) {
+        let Some(Client { state: State::Up(up), .. }) = self.clients.get_mut(&id) else { return };
+        self.transmits.extend(std::iter::from_fn(|| up.sa.poll_transmit()));
+        let client = ClientId(id);
+        let mut closed = None;
+        while let Some(event) = up.sa.poll_event() {
+            let event = match event {
+                SaEvent::Closed(reason) => {
+                    closed = Some(reason);
+                    continue;
+                }
+                _ if up.replaced => continue,
+                SaEvent::ChildUp { child, replaces: _ } => {
+                    GatewayEvent::ChildUp { client, child, path: up.sa.path() }
+                }
+                SaEvent::ChildDown { spi_in, spi_out: _ } => GatewayEvent::ChildDown { client, spi_in },
+                SaEvent::PathChanged(path) => GatewayEvent::PathChanged { client, path },
+                SaEvent::ChildRefused(notify) => {
+                    tracing::info!(name = up.name, %notify, "the client refused a CHILD_SA");
+                    continue;
+                }
+            };
+            self.events.push_back(event);
+        }
+        let Some(reason) = closed else { return };
+        let (name, replaced) = (up.name.clone(), up.replaced);
+        self.clients.remove(&id);
+        self.leases.release(id, now);
+        if !replaced {
+            tracing::info!(name, ?reason, "client gone");
+            self.events.push_back(GatewayEvent::ClientGone { client, name, reason });
+        }
+    }
+
+    /// A request for an IKE_SA that does not exist here, as after a restart: its sender is told, unprotected and with
+    /// moderation; what it makes of that is its business (RFC 7296 section 2.21.4).
+    fn answer_unknown_spi(&mut self, now: Instant, path: Path, header: Header) {
+        if header.flags.response || !self.limit.allow(now) {
+            return;
+        }
+        let flags = Flags { initiator: !header.flags.initiator, response: true, version: false };
+        let notify = Payload::Notify(Notify::status(NotifyType::InvalidIkeSpi));
+        let message = emit_message(&Header { flags, ..header }, &[notify]);
+        self.transmits.push_back(Transmit { path, message });
+    }
+
+    /// A request of another major version (RFC 7296 section 2.5). Only the header can be understood.
+    fn answer_other_version(&mut self, now: Instant, path: Path, datagram: &[u8], major: u8) {
+        let Some((
+            &[
+                i0,
+                i1,
+                i2,
+                i3,
+                i4,
+                i5,
+                i6,
+                i7,
+                r0,
+                r1,
+                r2,
+                r3,
+                r4,
+                r5,
+                r6,
+                r7,
+                _,
+                _,
+                exchange,
+                bits,
+                m0,
+                m1,
+                m2,
+                m3,
+            ],
+            _,
+        )) = datagram.split_first_chunk::<24>()
+        else {
+            return;
+        };
+        const FLAG_RESPONSE: u8 = 0x20;
+        if major < 2 || bits & FLAG_RESPONSE != 0 || !self.limit.allow(now) {
+            return;
+        }
+        let header = Header {
+            spi_i: u64::from_be_bytes([i0, i1, i2, i3, i4, i5, i6, i7]),
+            spi_r: u64::from_be_bytes([r0, r1, r2, r3, r4, r5, r6, r7]),
+            next_payload: 0,
+            exchange: exchange.into(),
+            flags: Flags { initiator: false, response: true, version: false },
+            message_id: u32::from_be_bytes([m0, m1, m2, m3]),
+        };
+        let notify = Payload::Notify(Notify::status(NotifyType::InvalidMajorVersion));
+        self.transmits.push_back(Transmit { path, message: emit_message(&header, &[notify]) });
+    }
+
+    fn fresh_spi(&self, rng: &mut dyn CryptoRng) -> u64 {
+        loop {
+            let spi = rng.next_u64();
+            if spi != 0 && !self.clients.contains_key(&spi) {
+                return spi;
+            }
+        }
+    }
+
+    fn owner_of(&mut self, spi_in: u32) -> Option<(u64, &mut Up)> {
+        self.clients.iter_mut().find_map(|(id, client)| match &mut client.state {
+            State::Up(up) if up.sa.children().iter().any(|child| child.spi_in == spi_in) => {
+                Some((*id, &mut **up))
+            }
+            State::Up(_) | State::HalfOpen(_) => None,
+        })
+    }
+}
+
+fn sha256(octets: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    for (to, from) in out.iter_mut().zip(digest::digest(&digest::SHA256, octets).as_ref()) {
+        *to = *from;
+    }
+    out
+}

@@ -1,0 +1,185 @@
+//! What a client that proved itself gets: inner addresses and the first CHILD_SA (RFC 7296 sections 2.9, 2.19 and 3.15).
+
+use std::net::IpAddr;
+
+use rand_core::CryptoRng;
+use ropewalk_ike::exchange::child::{ChildSa, Mode, derive, random_spi};
+use ropewalk_ike::exchange::create_child_sa::ChildPolicy;
+use ropewalk_ike::proposal::{ChildExchange, select_esp};
+use ropewalk_ike::wire::{
+    Attribute, ConfigType, Configuration, Notify, NotifyType, Payload, Proposal, SecurityAssociation,
+    TrafficSelector, TrafficSelectors, find_notify,
+};
+
+use super::AuthDesk;
+use super::init::Agreed;
+use crate::leases::Asker;
+
+/// What the first request of IKE_AUTH asks for, kept until the client has proved itself.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes {
+    proposals: Vec<Proposal>,
+    ts_i: TrafficSelectors,
+    ts_r: TrafficSelectors,
+    config: Option<Configuration>,
+    transport: bool,
+    /// The client speaks MOBIKE.
+    pub mobike: bool,
+    /// The client has no other IKE_SA with us that it knows of.
+    pub initial_contact: bool,
+}
+
+/// What was granted.
+#[derive(Debug)]
+pub struct Grant {
+    /// The answer: CP, SA, TSi, TSr, or an error notify.
+    pub payloads: Vec<Payload>,
+    /// The CHILD_SA, unless it was refused.
+    pub child: Option<ChildSa>,
+    /// The inner addresses.
+    pub addresses: Vec<IpAddr>,
+    /// What further CHILD_SAs may be.
+    pub policy: ChildPolicy,
+}
+
+impl Wishes {
+    /// Sorts the payloads of the first request.
+    #[must_use]
+    pub fn of(payloads: &[Payload]) -> Self {
+        let mut wishes = Self {
+            transport: find_notify(payloads, NotifyType::UseTransportMode).is_some(),
+            mobike: find_notify(payloads, NotifyType::MobikeSupported).is_some(),
+            initial_contact: find_notify(payloads, NotifyType::InitialContact).is_some(),
+            ..Self::default()
+        };
+        for payload in payloads {
+            match payload {
+                Payload::Sa(sa) => wishes.proposals.clone_from(&sa.proposals),
+                Payload::TsI(selectors) => wishes.ts_i = selectors.clone(),
+                Payload::TsR(selectors) => wishes.ts_r = selectors.clone(),
+                Payload::Cp(config) if config.ty == ConfigType::Request => {
+                    wishes.config = Some(config.clone());
+                }
+                _ => {}
+            }
+        }
+        wishes
+    }
+
+    /// Grants what can be granted to the client of this proven identity. What cannot leaves the IKE_SA without a CHILD_SA
+    /// and says why (RFC 7296 section 1.2).
+    pub fn grant(
+        &self,
+        desk: &mut AuthDesk<'_>,
+        agreed: &Agreed,
+        identity: &str,
+        rng: &mut dyn CryptoRng,
+    ) -> Grant {
+        let settings = desk.settings;
+        let mut addresses = Vec::new();
+        let refuse = |notify, addresses: Vec<IpAddr>| Grant {
+            payloads: vec![Payload::Notify(Notify::status(notify))],
+            child: None,
+            policy: ChildPolicy {
+                proposals: settings.esp_proposals.clone(),
+                ts_local: TrafficSelectors::default(),
+                ts_remote: hosts(&addresses),
+            },
+            addresses,
+        };
+        let Some(config) = &self.config else {
+            return refuse(NotifyType::FailedCpRequired, addresses);
+        };
+        let asker = Asker { identity, holder: desk.holder, now: desk.now };
+        for attribute in &config.attributes {
+            let (ipv4, wanted) = match attribute {
+                Attribute::InternalIp4Address(wanted) => (true, wanted.map(IpAddr::from)),
+                Attribute::Ip6Address(wanted) => (false, wanted.map(|(wanted, _)| IpAddr::from(wanted))),
+                _ => continue,
+            };
+            if addresses.iter().any(|address: &IpAddr| address.is_ipv4() == ipv4) {
+                continue;
+            }
+            let wanted = wanted.filter(|wanted| !wanted.is_unspecified());
+            addresses.extend(desk.leases.acquire(asker, ipv4, wanted));
+        }
+        if addresses.is_empty() {
+            return refuse(NotifyType::InternalAddressFailure, addresses);
+        }
+        let has_family = |selector: &TrafficSelector| {
+            addresses.iter().any(|address| address.is_ipv4() == selector.start().is_ipv4())
+        };
+        let mut reachable = settings.traffic_selectors();
+        reachable.selectors.retain(has_family);
+        let ts_remote = self.ts_i.narrow(&hosts(&addresses));
+        let ts_local = self.ts_r.narrow(&reachable);
+        if ts_local.selectors.is_empty() || ts_remote.selectors.is_empty() {
+            return refuse(NotifyType::TsUnacceptable, addresses);
+        }
+        // Transport mode was asked for and is not agreed to: tunnel mode it is (RFC 7296 section 1.3.1).
+        if self.transport {
+            tracing::debug!(identity, "transport mode is not granted");
+        }
+        let chosen = select_esp(&self.proposals, &settings.esp_proposals, ChildExchange::IkeAuth);
+        let Some((suite, mut proposal)) = chosen else {
+            return refuse(NotifyType::NoProposalChosen, addresses);
+        };
+        let offered = self.proposals.iter().find(|offered| offered.number == proposal.number);
+        let spi_out = offered.and_then(Proposal::esp_spi).filter(|spi| *spi != 0);
+        let nonces = (agreed.nonce_i.as_slice(), agreed.nonce_r.as_slice());
+        let keys = derive(&suite, agreed.prf, &agreed.keys.sk_d, None, nonces);
+        let (Some(spi_out), Ok(keys)) = (spi_out, keys) else {
+            return refuse(NotifyType::NoProposalChosen, addresses);
+        };
+        let spi_in = random_spi(rng);
+        proposal.spi = spi_in.to_be_bytes().to_vec();
+        let (keys_in, keys_out) = ChildSa::split_keys(keys, false);
+        let payloads = vec![
+            Payload::Cp(self.reply(desk, config, &addresses)),
+            Payload::Sa(SecurityAssociation { proposals: vec![proposal] }),
+            Payload::TsI(ts_remote.clone()),
+            Payload::TsR(ts_local.clone()),
+        ];
+        let child =
+            ChildSa { spi_in, spi_out, suite, keys_in, keys_out, mode: Mode::Tunnel, ts_local, ts_remote };
+        let policy = ChildPolicy {
+            proposals: settings.esp_proposals.clone(),
+            ts_local: reachable,
+            ts_remote: hosts(&addresses),
+        };
+        Grant { payloads, child: Some(child), addresses, policy }
+    }
+
+    /// CFG_REPLY: the addresses, and what was asked for besides and is configured.
+    fn reply(&self, desk: &AuthDesk<'_>, config: &Configuration, addresses: &[IpAddr]) -> Configuration {
+        let settings = desk.settings;
+        let asked = |wanted: fn(&Attribute) -> bool| config.attributes.iter().any(wanted);
+        let mut attributes: Vec<Attribute> = addresses
+            .iter()
+            .map(|address| match address {
+                IpAddr::V4(v4) => Attribute::InternalIp4Address(Some(*v4)),
+                IpAddr::V6(v6) => Attribute::Ip6Address(Some((*v6, 128))),
+            })
+            .collect();
+        for server in &settings.dns {
+            match server {
+                IpAddr::V4(v4) if asked(|attribute| matches!(attribute, Attribute::Ip4Dns(_))) => {
+                    attributes.push(Attribute::Ip4Dns(Some(*v4)));
+                }
+                IpAddr::V6(v6) if asked(|attribute| matches!(attribute, Attribute::Ip6Dns(_))) => {
+                    attributes.push(Attribute::Ip6Dns(Some(*v6)));
+                }
+                IpAddr::V4(_) | IpAddr::V6(_) => {}
+            }
+        }
+        // RFC 8598 wants the domains to be asked for; they restrict what goes to those servers, so they are sent with them.
+        if !settings.dns.is_empty() {
+            attributes.extend(settings.domains.iter().cloned().map(Attribute::InternalDnsDomain));
+        }
+        Configuration { ty: ConfigType::Reply, attributes }
+    }
+}
+
+fn hosts(addresses: &[IpAddr]) -> TrafficSelectors {
+    TrafficSelectors::new(addresses.iter().copied().map(TrafficSelector::host).collect())
+}

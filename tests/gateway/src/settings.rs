@@ -1,0 +1,144 @@
+//! What the owner of a gateway decides: who it is, whom it lets in, and what they get.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use ropewalk_ike::auth::{ClientCertificate, TrustAnchors};
+use ropewalk_ike::eap::mschapv2::nt_password_hash;
+use ropewalk_ike::proposal::{EspProposal, IkeProposal, default_esp_proposals, default_ike_proposals};
+use ropewalk_ike::wire::{Identification, TrafficSelector, TrafficSelectors};
+use zeroize::Zeroizing;
+
+/// A pre-shared key and whose it is.
+#[derive(Clone)]
+pub struct Psk {
+    /// The client's identity; `None` for a key that any client may use.
+    pub identity: Option<Identification>,
+    /// The key.
+    pub secret: Zeroizing<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Psk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Psk").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// Somebody who may log in with EAP-MSCHAPv2.
+#[derive(Clone)]
+pub struct User {
+    /// The name, as the client sends it in MSCHAPv2.
+    pub name: String,
+    pub(crate) nt_hash: Zeroizing<[u8; 16]>,
+}
+
+impl User {
+    /// A user with this password.
+    #[must_use]
+    pub fn new(name: impl Into<String>, password: &str) -> Self {
+        Self { name: name.into(), nt_hash: nt_password_hash(password) }
+    }
+}
+
+impl std::fmt::Debug for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("User").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// When an IKE_SA_INIT request must bring a cookie (RFC 7296 section 2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CookiePolicy {
+    /// Each one.
+    Always,
+    /// While at least so many IKE_SAs are half open.
+    UnderLoad(usize),
+}
+
+/// Everything that is configured.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Who the gateway says it is.
+    pub identity: Identification,
+    /// Its certificate and key; needed for clients that authenticate by certificate or EAP.
+    pub certificate: Option<Arc<ClientCertificate>>,
+    /// Pre-shared keys; the first one that fits a client's identity counts.
+    pub psks: Vec<Psk>,
+    /// EAP users.
+    pub users: Vec<User>,
+    /// The authorities of clients' certificates; with none no client may use one.
+    pub client_authorities: TrustAnchors,
+    /// Proposals for the IKE_SA, the preferred one first.
+    pub ike_proposals: Vec<IkeProposal>,
+    /// Proposals for CHILD_SAs, the preferred one first.
+    pub esp_proposals: Vec<EspProposal>,
+    /// Inner addresses for clients come from these; the first host of each is the gateway's own.
+    pub pools: Vec<IpNet>,
+    /// DNS servers to tell clients of.
+    pub dns: Vec<IpAddr>,
+    /// Names that those servers answer for; none means all (RFC 8598).
+    pub domains: Vec<String>,
+    /// Networks that clients may reach.
+    pub traffic: Vec<IpNet>,
+    /// When cookies are asked for.
+    pub cookies: CookiePolicy,
+    /// Speak IKE fragmentation (RFC 7383).
+    pub fragmentation: bool,
+    /// Announce MOBIKE (RFC 4555).
+    pub mobike: bool,
+    /// Claim to be behind a NAT, so that every client encapsulates ESP in UDP.
+    pub force_encapsulation: bool,
+    /// Silence after which a client's liveness is checked.
+    pub dpd: Option<Duration>,
+    /// Half-open IKE_SAs at most; further requests are dropped.
+    pub half_open_limit: usize,
+    /// How long a client may take for its authentication.
+    pub half_open_timeout: Duration,
+    /// A client's new IKE_SA ends its older ones.
+    pub unique: bool,
+    /// Hand out keys for a key log.
+    pub log_keys: bool,
+}
+
+impl Settings {
+    /// A gateway of this identity that lets nobody in yet, with the usual algorithms and limits.
+    #[must_use]
+    pub fn new(identity: Identification) -> Self {
+        Self {
+            identity,
+            certificate: None,
+            psks: Vec::new(),
+            users: Vec::new(),
+            client_authorities: TrustAnchors::default(),
+            ike_proposals: default_ike_proposals(),
+            esp_proposals: default_esp_proposals(),
+            pools: Vec::new(),
+            dns: Vec::new(),
+            domains: Vec::new(),
+            traffic: Vec::new(),
+            cookies: CookiePolicy::UnderLoad(64),
+            fragmentation: true,
+            mobike: true,
+            force_encapsulation: false,
+            dpd: Some(Duration::from_secs(60)),
+            half_open_limit: 1024,
+            half_open_timeout: Duration::from_secs(30),
+            unique: true,
+            log_keys: false,
+        }
+    }
+
+    /// The key of the client with this identity.
+    pub(crate) fn psk_of(&self, identity: &Identification) -> Option<&[u8]> {
+        let fits = |psk: &&Psk| psk.identity.as_ref().is_none_or(|known| known == identity);
+        self.psks.iter().find(fits).map(|psk| psk.secret.as_slice())
+    }
+
+    /// What clients may reach, as selectors.
+    pub(crate) fn traffic_selectors(&self) -> TrafficSelectors {
+        let of = |net: &IpNet| TrafficSelector::from_prefix(net.network(), net.prefix_len());
+        TrafficSelectors::new(self.traffic.iter().map(of).collect())
+    }
+}

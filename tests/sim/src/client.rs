@@ -1,0 +1,128 @@
+//! A session and what its owner would do: open sockets, install CHILD_SAs, remember the tunnel's settings.
+
+use std::net::{IpAddr, SocketAddr};
+
+use rand_chacha::ChaCha20Rng;
+use ropewalk_ike::exchange::Path;
+use ropewalk_ike::exchange::child::ChildSa;
+use ropewalk_ike::time::{Instant, UnixTime};
+use ropewalk_session::{Command, CredentialReason, InnerSettings, Phase, Session, SessionConfig};
+use zeroize::Zeroizing;
+
+use crate::network::{Datagram, Network};
+
+/// The client's end.
+#[derive(Debug)]
+pub struct SimClient {
+    /// The session.
+    pub session: Session,
+    /// Its CHILD_SAs, as the data path would hold them.
+    pub children: Vec<ChildSa>,
+    /// With which of them and to where it sends.
+    pub egress: Option<(u32, Path)>,
+    /// What the tunnel device looks like, while there is one.
+    pub tunnel: Option<InnerSettings>,
+    /// What the user answers when asked, one after the other.
+    pub answers: Vec<Option<(String, String)>>,
+    /// What the user was asked.
+    pub asked: Vec<CredentialReason>,
+    /// What the session called out of turn in datagrams, for tests of forgeries.
+    pub refused_datagrams: usize,
+    address: IpAddr,
+    gateways: Vec<IpAddr>,
+    links: Vec<(u32, SocketAddr)>,
+    next_link: u32,
+}
+
+impl SimClient {
+    /// A client at `address` that finds its gateway at `gateways`.
+    #[must_use]
+    pub fn new(config: SessionConfig, address: IpAddr, gateways: Vec<IpAddr>) -> Self {
+        Self {
+            session: Session::new(config),
+            children: Vec::new(),
+            egress: None,
+            tunnel: None,
+            answers: Vec::new(),
+            asked: Vec::new(),
+            refused_datagrams: 0,
+            address,
+            gateways,
+            links: Vec::new(),
+            next_link: 1,
+        }
+    }
+
+    /// Where the session stands.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.session.phase()
+    }
+
+    /// Whether a datagram to this address is for one of the open sockets.
+    #[must_use]
+    pub fn owns(&self, address: SocketAddr) -> bool {
+        address.ip() == self.address
+    }
+
+    /// Delivers a datagram.
+    pub fn receive(&mut self, now: Instant, datagram: &Datagram, rng: &mut ChaCha20Rng) {
+        let link = self.links.iter().find(|(_, local)| *local == datagram.destination);
+        let Some((link, local)) = link.copied() else { return };
+        let path = Path { link, local, remote: datagram.source };
+        if self.session.handle_datagram(now, path, &datagram.bytes, rng).is_err() {
+            self.refused_datagrams += 1;
+        }
+    }
+
+    /// Does what the session wants until it wants nothing more.
+    pub fn drain(&mut self, now: Instant, network: &mut Network, rng: &mut ChaCha20Rng) {
+        loop {
+            while let Some(transmit) = self.session.poll_transmit() {
+                let local = self.links.iter().find(|(link, _)| *link == transmit.path.link);
+                let Some((_, source)) = local.copied() else { continue };
+                let datagram =
+                    Datagram { source, destination: transmit.path.remote, bytes: transmit.message };
+                network.send_from_client(now, datagram, rng);
+            }
+            let Some(command) = self.session.poll_command() else { return };
+            self.perform(now, command, rng);
+        }
+    }
+
+    fn perform(&mut self, now: Instant, command: Command, rng: &mut ChaCha20Rng) {
+        match command {
+            Command::AskCredential(reason) => {
+                self.asked.push(reason);
+                let answer = if self.answers.is_empty() { None } else { self.answers.remove(0) };
+                let answer = answer.map(|(user, password)| (user, Zeroizing::new(password)));
+                self.session.credential(answer);
+            }
+            Command::Resolve(_) => self.session.resolved(now, Ok(self.gateways.clone()), rng),
+            Command::OpenPath(remote) => {
+                let link = self.next_link;
+                self.next_link += 1;
+                let local = SocketAddr::new(self.address, 50_000 + u16::try_from(link).unwrap_or(0));
+                self.links.push((link, local));
+                self.session.path_opened(now, Path { link, local, remote }, rng);
+            }
+            Command::ClosePath(closed) => self.links.retain(|(link, _)| *link != closed),
+            Command::InstallChild(child) => self.children.push(*child),
+            Command::SendWith { spi_in, path } => self.egress = Some((spi_in, path)),
+            Command::RemoveChild(spi_in) => {
+                self.children.retain(|child| child.spi_in != spi_in);
+                if self.egress.is_some_and(|(sending, _)| sending == spi_in) {
+                    self.egress = None;
+                }
+            }
+            Command::ConfigureTunnel(settings) => self.tunnel = Some(*settings),
+            Command::ReleaseTunnel => self.tunnel = None,
+            Command::LogIkeKeys { .. } => {}
+        }
+    }
+
+    /// Acts on the clock.
+    pub fn handle_timeout(&mut self, now: Instant, wall_clock: UnixTime, rng: &mut ChaCha20Rng) {
+        self.session.handle_timeout(now, wall_clock, rng);
+    }
+}

@@ -1,0 +1,20 @@
+//! Client and gateway in memory: the real [`ropewalk_session::Session`] against the real [`ropewalk_gateway::Gateway`] over
+//! a network that loses, doubles and reorders, in virtual time.
+//!
+//! Everything random comes from one seed, so the same seed gives the same bytes; [`World::digest`] is taken over all of
+//! them. A test that fails says with which seed.
+//!
+//! - [`network`]: datagrams in flight, faults, a NAT.
+//! - [`client`]: a session and what its owner would do.
+//! - [`world`]: both ends, the network and the clock.
+//! - [`setup`]: matching configurations of both ends.
+
+pub mod client;
+pub mod network;
+pub mod setup;
+pub mod world;
+
+pub use client::SimClient;
+pub use network::{Faults, Network};
+pub use setup::{Auth, Setup};
+pub use world::World;

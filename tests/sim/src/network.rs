@@ -1,0 +1,165 @@
+//! Datagrams in flight: some are lost, some doubled, some overtaken; and a NAT in front of the client.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::Rng;
+use ring::digest;
+use ropewalk_ike::time::Instant;
+
+/// What the network does to datagrams, in thousandths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Lost.
+    pub loss: u32,
+    /// Delivered twice.
+    pub duplicate: u32,
+    /// Held up long enough to be overtaken.
+    pub reorder: u32,
+}
+
+impl Faults {
+    /// A mixture that depends on the seed: up to 30 % loss, 20 % duplication, 30 % reordering.
+    #[must_use]
+    pub fn of_seed(rng: &mut ChaCha20Rng) -> Self {
+        Self { loss: below(rng, 300), duplicate: below(rng, 200), reorder: below(rng, 300) }
+    }
+}
+
+/// A datagram on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// Whence, as the receiver sees it.
+    pub source: SocketAddr,
+    /// Whither, as the sender means it.
+    pub destination: SocketAddr,
+    /// What.
+    pub bytes: Vec<u8>,
+}
+
+/// The address behind which the NAT hides the client.
+const NAT_ADDRESS: [u8; 4] = [198, 51, 100, 1];
+
+/// The network between the two ends.
+pub struct Network {
+    /// What goes wrong at the moment.
+    pub faults: Faults,
+    /// Nothing arrives at all.
+    pub cut: bool,
+    in_flight: BTreeMap<(Instant, u64), Datagram>,
+    sent: u64,
+    digest: digest::Context,
+    /// With a NAT: the client's own address to the public one.
+    nat: Option<BTreeMap<SocketAddr, SocketAddr>>,
+    next_port: u16,
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Network").field("faults", &self.faults).finish_non_exhaustive()
+    }
+}
+
+impl Network {
+    /// A network, with a NAT or without.
+    #[must_use]
+    pub fn new(faults: Faults, nat: bool) -> Self {
+        Self {
+            faults,
+            cut: false,
+            in_flight: BTreeMap::new(),
+            sent: 0,
+            digest: digest::Context::new(&digest::SHA256),
+            nat: nat.then(BTreeMap::new),
+            next_port: 40_000,
+        }
+    }
+
+    /// How many datagrams were sent so far.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// A hash over the times, addresses and bytes of all datagrams sent so far.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut out = [0; 32];
+        out.copy_from_slice(self.digest.clone().finish().as_ref());
+        out
+    }
+
+    /// The NAT forgets its mappings: the client appears under other ports from now on, and what is sent to the old ones
+    /// is lost.
+    pub fn rebind(&mut self) {
+        if let Some(mappings) = &mut self.nat {
+            mappings.clear();
+        }
+    }
+
+    /// Sends a datagram from the client's side.
+    pub fn send_from_client(&mut self, now: Instant, mut datagram: Datagram, rng: &mut ChaCha20Rng) {
+        if let Some(mappings) = &mut self.nat {
+            let next = self.next_port;
+            let public = mappings.entry(datagram.source).or_insert_with(|| (NAT_ADDRESS, next).into());
+            if public.port() == next {
+                self.next_port += 1;
+            }
+            datagram.source = *public;
+        }
+        self.send(now, datagram, rng);
+    }
+
+    /// Sends a datagram from the gateway's side, or from anywhere outside.
+    pub fn send(&mut self, now: Instant, datagram: Datagram, rng: &mut ChaCha20Rng) {
+        self.sent += 1;
+        let micros = u64::try_from(now.since_start().as_micros()).unwrap_or(u64::MAX);
+        self.digest.update(&micros.to_be_bytes());
+        self.digest.update(format!("{} {} ", datagram.source, datagram.destination).as_bytes());
+        self.digest.update(&datagram.bytes);
+        let copies = if below(rng, 1000) < self.faults.duplicate { 2 } else { 1 };
+        for _ in 0..copies {
+            if self.cut || below(rng, 1000) < self.faults.loss {
+                continue;
+            }
+            let held_up = if below(rng, 1000) < self.faults.reorder { below(rng, 400) } else { 0 };
+            let delay = Duration::from_millis(u64::from(10 + below(rng, 10) + held_up));
+            self.sent += 1;
+            self.in_flight.insert((now + delay, self.sent), datagram.clone());
+        }
+    }
+
+    /// When the next datagram arrives.
+    #[must_use]
+    pub fn next_arrival(&self) -> Option<Instant> {
+        self.in_flight.keys().next().map(|(at, _)| *at)
+    }
+
+    /// The next datagram that has arrived by `now`, with its destination translated where there is a NAT; one to a
+    /// mapping that is gone is dropped.
+    pub fn receive(&mut self, now: Instant) -> Option<Datagram> {
+        loop {
+            let first = self.in_flight.first_entry()?;
+            if first.key().0 > now {
+                return None;
+            }
+            let mut datagram = first.remove();
+            let Some(mappings) = &self.nat else { return Some(datagram) };
+            if datagram.destination.ip() != std::net::IpAddr::from(NAT_ADDRESS) {
+                return Some(datagram);
+            }
+            let own = mappings.iter().find(|(_, public)| **public == datagram.destination);
+            if let Some((own, _)) = own {
+                datagram.destination = *own;
+                return Some(datagram);
+            }
+        }
+    }
+}
+
+/// A random number below `bound`.
+pub fn below(rng: &mut ChaCha20Rng, bound: u32) -> u32 {
+    if bound == 0 { 0 } else { rng.next_u32() % bound }
+}

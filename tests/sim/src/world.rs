@@ -1,0 +1,265 @@
+//! Both ends, the network between them, and the clock.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+use ropewalk_esp::{EspSuite, InboundSa, NEXT_HEADER_IPV4, OutboundSa};
+use ropewalk_gateway::{ClientId, Gateway, GatewayEvent, Settings};
+use ropewalk_ike::exchange::Path;
+use ropewalk_ike::exchange::child::ChildSa;
+use ropewalk_ike::time::Instant;
+use ropewalk_session::Phase;
+
+use crate::client::SimClient;
+use crate::network::{Datagram, Faults, Network};
+use crate::setup::{CLIENT, GATEWAY, Setup, WALL_CLOCK};
+
+/// More steps than any honest run of these tests takes: beyond it two ends talk without end.
+const STEPS: u32 = 200_000;
+
+/// The simulated world.
+#[derive(Debug)]
+pub struct World {
+    /// The time.
+    pub now: Instant,
+    /// The client's end.
+    pub client: SimClient,
+    /// The gateway; `None` while it is off.
+    pub gateway: Option<Gateway>,
+    /// The CHILD_SAs that the gateway's data path would hold, and where it sends with them.
+    pub gateway_children: BTreeMap<u32, (ClientId, ChildSa, Path)>,
+    /// Every change of a client that the gateway reported.
+    pub gateway_log: Vec<String>,
+    /// The network.
+    pub network: Network,
+    /// Everything random.
+    pub rng: ChaCha20Rng,
+    settings: Settings,
+    steps: u32,
+}
+
+impl World {
+    /// Both ends, not connected yet.
+    #[must_use]
+    pub fn new(setup: Setup, faults: Faults, seed: u64) -> Self {
+        let Setup { client, gateway: settings, nat } = setup;
+        Self {
+            now: Instant::from_start(Duration::from_secs(1000)),
+            client: SimClient::new(client, CLIENT, vec![GATEWAY]),
+            gateway: Some(Gateway::new(settings.clone(), WALL_CLOCK)),
+            gateway_children: BTreeMap::new(),
+            gateway_log: Vec::new(),
+            network: Network::new(faults, nat),
+            rng: ChaCha20Rng::seed_from_u64(seed),
+            settings,
+            steps: 0,
+        }
+    }
+
+    /// A hash over everything that was sent.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        self.network.digest()
+    }
+
+    /// The user presses Connect.
+    pub fn connect(&mut self) {
+        self.client.session.connect(WALL_CLOCK);
+        self.settle();
+    }
+
+    /// The user presses Disconnect.
+    pub fn disconnect(&mut self) {
+        self.client.session.disconnect(self.now, &mut self.rng);
+        self.settle();
+    }
+
+    /// The gateway ends all connections.
+    pub fn gateway_disconnects(&mut self) {
+        if let Some(gateway) = &mut self.gateway {
+            gateway.disconnect_all(self.now, &mut self.rng);
+        }
+        self.settle();
+    }
+
+    /// The gateway forgets everything, as after a crash, and is there again.
+    pub fn restart_gateway(&mut self) {
+        self.stop_gateway();
+        self.gateway = Some(Gateway::new(self.settings.clone(), WALL_CLOCK));
+    }
+
+    /// The gateway is gone without a word.
+    pub fn stop_gateway(&mut self) {
+        self.gateway = None;
+        self.gateway_children.clear();
+    }
+
+    /// Injects a datagram for the client, as if from the gateway.
+    pub fn forge_to_client(&mut self, source_port: u16, destination: SocketAddr, bytes: Vec<u8>) {
+        let source = SocketAddr::new(GATEWAY, source_port);
+        let datagram = Datagram { source, destination, bytes };
+        self.client.receive(self.now, &datagram, &mut self.rng);
+        self.settle();
+    }
+
+    /// Injects a datagram for the gateway, as if from `source`.
+    pub fn forge_to_gateway(&mut self, source: SocketAddr, port: u16, bytes: &[u8]) {
+        let path = Path { link: u32::from(port), local: SocketAddr::new(GATEWAY, port), remote: source };
+        if let Some(gateway) = &mut self.gateway {
+            let _ = gateway.handle_datagram(self.now, path, bytes, &mut self.rng);
+        }
+        self.settle();
+    }
+
+    /// Lets time pass, at most `limit`, until `done` holds; whether it does.
+    ///
+    /// # Panics
+    /// When the two ends talk without end.
+    pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
+        let deadline = self.now + limit;
+        self.settle();
+        loop {
+            if done(self) {
+                return true;
+            }
+            self.steps += 1;
+            assert!(self.steps < STEPS, "the two ends talk without end");
+            let gateway_timeout = self.gateway.as_ref().and_then(Gateway::poll_timeout);
+            let next = [self.network.next_arrival(), self.client.session.poll_timeout(), gateway_timeout];
+            let Some(next) = next.into_iter().flatten().min().filter(|next| *next <= deadline) else {
+                self.now = deadline;
+                return false;
+            };
+            self.now = self.now.max(next);
+            while let Some(datagram) = self.network.receive(self.now) {
+                self.deliver(&datagram);
+            }
+            if self.client.session.poll_timeout().is_some_and(|at| at <= self.now) {
+                self.client.handle_timeout(self.now, WALL_CLOCK, &mut self.rng);
+            }
+            if let Some(gateway) = &mut self.gateway
+                && gateway.poll_timeout().is_some_and(|at| at <= self.now)
+            {
+                gateway.handle_timeout(self.now, &mut self.rng);
+            }
+            self.settle();
+        }
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, time: Duration) {
+        self.run_until(time, |_| false);
+    }
+
+    /// Lets time pass until the session is in this phase; whether it came to that.
+    pub fn run_to(&mut self, phase: Phase, limit: Duration) -> bool {
+        self.run_until(limit, |world| world.client.phase() == phase)
+    }
+
+    /// The client's inner addresses.
+    #[must_use]
+    pub fn inner_addresses(&self) -> Vec<IpAddr> {
+        let addresses = self.client.tunnel.iter().flat_map(|tunnel| &tunnel.addresses);
+        addresses.map(|(address, _)| *address).collect()
+    }
+
+    /// Sends an ESP packet each way with what both ends have installed, and so shows that keys, SPIs and directions fit.
+    /// Tells both ends of the sign of life.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn carry(&mut self) -> Result<(), String> {
+        let (spi_in, path) = self.client.egress.ok_or("the client has no way out")?;
+        let ours = self.client.children.iter().find(|child| child.spi_in == spi_in);
+        let ours = ours.ok_or("the client sends with a CHILD_SA that it does not have")?;
+        if path.remote != SocketAddr::new(GATEWAY, 4500) {
+            return Err(format!("the client sends to {}", path.remote));
+        }
+        let theirs = self.gateway_children.get(&ours.spi_out);
+        let (_, theirs, _) = theirs.ok_or("the gateway does not have the client's CHILD_SA")?;
+        if theirs.spi_out != ours.spi_in || theirs.suite != ours.suite {
+            return Err("SPIs or suites differ".to_owned());
+        }
+        if theirs.ts_local != ours.ts_remote || theirs.ts_remote != ours.ts_local {
+            return Err("traffic selectors differ".to_owned());
+        }
+        one_way(ours, theirs)?;
+        one_way(theirs, ours)?;
+        let spi = theirs.spi_in;
+        self.client.session.note_inbound(self.now);
+        if let Some(gateway) = &mut self.gateway {
+            gateway.note_inbound(spi, self.now);
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, datagram: &Datagram) {
+        if self.client.owns(datagram.destination) {
+            self.client.receive(self.now, datagram, &mut self.rng);
+        } else if datagram.destination.ip() == GATEWAY
+            && matches!(datagram.destination.port(), 500 | 4500)
+            && let Some(gateway) = &mut self.gateway
+        {
+            let link = u32::from(datagram.destination.port());
+            let path = Path { link, local: datagram.destination, remote: datagram.source };
+            // What is wrong with a datagram is for the log only.
+            let _ = gateway.handle_datagram(self.now, path, &datagram.bytes, &mut self.rng);
+        }
+        self.settle();
+    }
+
+    /// Does what both ends want.
+    fn settle(&mut self) {
+        self.client.drain(self.now, &mut self.network, &mut self.rng);
+        let Some(gateway) = &mut self.gateway else { return };
+        while let Some(transmit) = gateway.poll_transmit() {
+            let Path { local: source, remote: destination, .. } = transmit.path;
+            let datagram = Datagram { source, destination, bytes: transmit.message };
+            self.network.send(self.now, datagram, &mut self.rng);
+        }
+        while let Some(event) = gateway.poll_event() {
+            match event {
+                GatewayEvent::ChildUp { client, child, path } => {
+                    self.gateway_children.insert(child.spi_in, (client, *child, path));
+                }
+                GatewayEvent::ChildDown { spi_in, .. } => {
+                    self.gateway_children.remove(&spi_in);
+                }
+                GatewayEvent::PathChanged { client, path: new } => {
+                    for (owner, _, path) in self.gateway_children.values_mut() {
+                        if *owner == client {
+                            *path = new;
+                        }
+                    }
+                }
+                GatewayEvent::ClientUp { name, .. } => self.gateway_log.push(format!("up {name}")),
+                GatewayEvent::ClientGone { name, reason, .. } => {
+                    self.gateway_log.push(format!("gone {name}: {reason:?}"));
+                }
+                GatewayEvent::IkeKeys { .. } => {}
+            }
+        }
+    }
+}
+
+/// One packet from the one end to the other.
+fn one_way(from: &ChildSa, to: &ChildSa) -> Result<(), String> {
+    let suite = |child: &ChildSa| {
+        let ropewalk_ike::proposal::ChosenEsp { encr, key_bits, integ, .. } = child.suite;
+        EspSuite::from_iana(encr, key_bits.unwrap_or(0), integ).map_err(|error| error.to_string())
+    };
+    let (out, into) = (&from.keys_out, &to.keys_in);
+    let outbound = OutboundSa::new(from.spi_out, suite(from)?, &out.encr, &out.integ, from.suite.esn)
+        .map_err(|error| error.to_string())?;
+    let mut inbound = InboundSa::new(to.spi_in, suite(to)?, &into.encr, &into.integ, to.suite.esn)
+        .map_err(|error| error.to_string())?;
+    let inner = b"a packet that only says it is one";
+    let mut packet = vec![0; suite(from)?.sealed_len(inner.len())];
+    outbound.seal(1, &[inner], NEXT_HEADER_IPV4, &mut packet).map_err(|error| error.to_string())?;
+    let opened = inbound.open(&mut packet).map_err(|error| error.to_string())?;
+    let whole = packet.get(opened.range) == Some(inner.as_slice());
+    if whole { Ok(()) } else { Err("another packet came out".to_owned()) }
+}
