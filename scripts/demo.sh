@@ -100,6 +100,7 @@ wait_for() { # seconds, what, command...
 }
 cli() { ROPEWALK_SOCKET="$work/run/helper.sock" "$bin/ropewalk" "$@"; }
 
+say "run $$"
 say "making the networks: client -- router (NAT) -- gateway -- server"
 for name in client router gateway server; do
     ip netns add "$prefix-$name"

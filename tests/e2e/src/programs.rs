@@ -23,6 +23,12 @@ impl Programs {
         Ok(Self { dir })
     }
 
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The path of one of them.
     ///
     /// # Errors

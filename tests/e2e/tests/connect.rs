@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, ensure};
 use ropewalk_e2e::{
-    AuthKind, Client, Credentials, Gateway, GatewayKind, NetworkState, Offer, PATIENCE, ProfileText, in_lab,
+    AuthKind, Client, ClientOptions, Credentials, Gateway, GatewayKind, NetworkState, Offer, PATIENCE,
+    ProfileText, in_lab,
 };
 use ropewalk_lab::{
     PAGE, Site, SiteOptions, TWENTY_MEGABYTES, download, fetch_page,
@@ -97,12 +98,18 @@ visits! {
 }
 
 /// 20 MB each way, inside IPv4 and IPv6, with checksums.
-fn transfer(which: GatewayKind, esp: &str, outer: IpAddr) -> Result<()> {
+fn transfer(which: GatewayKind, esp: &str, outer: IpAddr, more: &[&str]) -> Result<()> {
     in_lab(|lab| {
         let site = Site::new(lab, SiteOptions::default())?;
         let credentials = Credentials::new(AuthKind::Psk)?;
         let _gateway = Gateway::start(which, &site, &Offer::new(AuthKind::Psk), &credentials)?;
-        let client = Client::start(&site.client)?;
+        let client = Client::start_with(
+            &site.client,
+            ClientOptions {
+                arguments: more.iter().map(ToString::to_string).collect(),
+                ..ClientOptions::default()
+            },
+        )?;
         let mut profile = ProfileText::new(AuthKind::Psk, &credentials, &outer.to_string());
         profile.esp = Some(esp.to_owned());
         client.connect(&profile, None)?;
@@ -132,17 +139,22 @@ fn transfer(which: GatewayKind, esp: &str, outer: IpAddr) -> Result<()> {
 
 #[test]
 fn twenty_megabytes_arrive_whole_each_way_through_strongswan() -> Result<()> {
-    transfer(GatewayKind::StrongSwan, "aes256gcm16", GATEWAY_V4.into())
+    transfer(GatewayKind::StrongSwan, "aes256gcm16", GATEWAY_V4.into(), &[])
 }
 
 #[test]
 fn twenty_megabytes_arrive_whole_each_way_through_strongswan_over_ipv6() -> Result<()> {
-    transfer(GatewayKind::StrongSwan, "chacha20poly1305", GATEWAY_V6.into())
+    transfer(GatewayKind::StrongSwan, "chacha20poly1305", GATEWAY_V6.into(), &[])
 }
 
 #[test]
 fn twenty_megabytes_arrive_whole_each_way_through_the_reference_gateway() -> Result<()> {
-    transfer(GatewayKind::Reference, "aes256gcm16", GATEWAY_V4.into())
+    transfer(GatewayKind::Reference, "aes256gcm16", GATEWAY_V4.into(), &[])
+}
+
+#[test]
+fn twenty_megabytes_arrive_whole_each_way_without_offloads() -> Result<()> {
+    transfer(GatewayKind::StrongSwan, "aes256gcm16", GATEWAY_V4.into(), &["--no-offloads"])
 }
 
 #[test]
