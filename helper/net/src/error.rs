@@ -116,6 +116,7 @@ pub enum NetError {
     },
 }
 
+#[cfg(target_os = "linux")]
 impl NetError {
     /// A failed system call, told apart by whether privilege was what lacked.
     pub(crate) fn io(action: impl Into<String>, source: std::io::Error) -> Self {
