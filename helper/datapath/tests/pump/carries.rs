@@ -4,6 +4,7 @@ use ropewalk_datapath::Framing;
 use ropewalk_datapath::esp::EspSuite;
 
 use crate::lab::{Plan, Tunnel, arrived, inner, suite, transfer, wait_until};
+use crate::peer::retried;
 use crate::peer::set_option;
 
 fn ping(tunnel: &Tunnel, size: u16) {
@@ -90,7 +91,7 @@ fn datagrams_of_all_sizes_each_whole() {
             for size in [0usize, 1, 2, 3, 100, 1000, 1330, 1352, 1353, 1372, 1373, 3000] {
                 let payload: Vec<u8> = (0..size).map(|i| (i * 7 + size) as u8).collect();
                 sender.send(&payload).unwrap();
-                let len = receiver.recv(&mut buffer).unwrap();
+                let len = retried(|| receiver.recv(&mut buffer));
                 assert_eq!(buffer[..len], payload, "{size}");
             }
         }
@@ -110,7 +111,7 @@ fn udp_super_packets_arrive_as_the_datagrams_they_are() {
         sender.send(&payload).unwrap();
         let mut buffer = [0; 4096];
         for expected in payload.chunks(1200) {
-            let len = receiver.recv(&mut buffer).unwrap();
+            let len = retried(|| receiver.recv(&mut buffer));
             assert!(buffer[..len] == *expected);
         }
     }

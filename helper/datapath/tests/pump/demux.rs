@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ropewalk_datapath::{Config, DataPath, DataPathError, Event, Framing, IkeDatagram, Keepalive};
 
 use crate::lab::{Namespace, aes_gcm, any_inbound, wait_until};
-use crate::peer::{Rig, SPI_IN, udp_packet};
+use crate::peer::{Rig, SPI_IN, retried, udp_packet};
 
 const FROM: &str = "10.99.0.2:9";
 const TO: &str = "10.99.0.1:7000";
@@ -31,11 +31,11 @@ fn ike_is_sent_with_the_marker_unless_to_port_500() {
     let rig = Rig::new(Config::default());
     let mut buffer = [0; 100];
     rig.path.send_ike(rig.socket, rig.udp.local_addr().unwrap(), b"message").unwrap();
-    let (len, from) = rig.udp.recv_from(&mut buffer).unwrap();
+    let (len, from) = retried(|| rig.udp.recv_from(&mut buffer));
     assert_eq!((&buffer[..len], from), (&b"\0\0\0\0message"[..], rig.address));
     let plain = rig.namespace.udp("127.0.0.1:500");
     rig.path.send_ike(rig.socket, "127.0.0.1:500".parse().unwrap(), b"message").unwrap();
-    let (len, from) = plain.recv_from(&mut buffer).unwrap();
+    let (len, from) = retried(|| plain.recv_from(&mut buffer));
     assert_eq!((&buffer[..len], from), (&b"message"[..], rig.address));
 }
 
@@ -62,7 +62,7 @@ fn a_gateways_sockets_are_framed_by_their_own_port() {
     let mut buffer = [0; 100];
     for (socket, expected) in [(plain, &b"answer"[..]), (natt, &b"\0\0\0\0answer"[..])] {
         rig.path.send_ike(socket, rig.udp.local_addr().unwrap(), b"answer").unwrap();
-        let len = rig.udp.recv(&mut buffer).unwrap();
+        let len = retried(|| rig.udp.recv(&mut buffer));
         assert_eq!(&buffer[..len], expected);
     }
 }
@@ -90,7 +90,7 @@ fn a_keepalive_is_sent_when_nothing_else_was() {
     let mut buffer = [0; 2000];
     let keepalive = |buffer: &mut [u8]| loop {
         // The system's own chatter on the device comes as ESP.
-        if rig.udp.recv(buffer).unwrap() == 1 {
+        if retried(|| rig.udp.recv(buffer)) == 1 {
             return buffer[0];
         }
     };
@@ -100,7 +100,7 @@ fn a_keepalive_is_sent_when_nothing_else_was() {
     let start = Instant::now();
     while start.elapsed() < interval * 2 {
         rig.path.send_ike(rig.socket, peer, b"busy").unwrap();
-        let len = rig.udp.recv(&mut buffer).unwrap();
+        let len = retried(|| rig.udp.recv(&mut buffer));
         assert_ne!(len, 1, "a keepalive although the path was busy");
         std::thread::sleep(interval / 20);
     }
@@ -140,7 +140,7 @@ fn replays_forgeries_and_dummies_are_dropped_and_counted() {
     rig.udp.send_to(&rig.sealed(9, &packet, 41), rig.address).unwrap();
     rig.send(6, &udp_packet(FROM, TO, 0, b"last"));
     for expected in [b"once", b"last"] {
-        let len = inside.recv(&mut buffer).unwrap();
+        let len = retried(|| inside.recv(&mut buffer));
         assert_eq!(&buffer[..len], expected);
     }
     wait_until("all is counted", || rig.path.counters().rx_packets == 2);
@@ -163,7 +163,7 @@ fn inner_addresses_that_were_not_agreed_are_refused() {
     rig.send(4, &udp_packet("[fd99::1:0:2]:9", "[fd99::1]:7000", 0, b"wrong source"));
     rig.send(5, &udp_packet(FROM, TO, 0, b"right"));
     let mut buffer = [0; 2000];
-    let len = inside.recv(&mut buffer).unwrap();
+    let len = retried(|| inside.recv(&mut buffer));
     assert_eq!(&buffer[..len], b"right");
     assert_eq!(rig.inbound.counters().refused, 4);
 }
@@ -177,7 +177,7 @@ fn padding_behind_the_inner_packet_is_cut_off() {
     padded.extend([0; 300]);
     rig.send(1, &padded);
     let mut buffer = [0; 2000];
-    let len = inside.recv(&mut buffer).unwrap();
+    let len = retried(|| inside.recv(&mut buffer));
     assert_eq!(&buffer[..len], b"short");
     wait_until("it is counted", || rig.inbound.counters().bytes == packet.len() as u64);
 }

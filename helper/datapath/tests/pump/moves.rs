@@ -12,7 +12,7 @@ use ropewalk_datapath::{
 use crate::lab::{
     Namespace, Plan, Tunnel, aes_gcm, any_inbound, arrived, inbound, inner, outbound, transfer, wait_until,
 };
-use crate::peer::{Rig, SPI_IN, SPI_OUT, set_option, udp_packet};
+use crate::peer::{Rig, SPI_IN, SPI_OUT, retried, set_option, udp_packet};
 
 /// One direction's SA: the sender's end and the receiver's.
 type Generation = (OutboundHandle, InboundHandle);
@@ -175,9 +175,9 @@ fn many_clients_on_one_device_each_get_their_own() {
         let sa = OutboundHandle::new(outbound(spi_out, aes_gcm()));
         let egress = Egress { sa, socket, peer: udp.local_addr().unwrap() };
         path.set_route(format!("{address}/32").parse().unwrap(), Some(egress.clone())).unwrap();
-        if number == 0 {
-            // A net behind the first client.
-            path.set_route("10.99.0.64/27".parse().unwrap(), Some(egress)).unwrap();
+        // Nets behind the first three clients, each within the other, made in no order.
+        if let Some(net) = ["10.99.0.64/27", "10.99.0.64/26", "10.99.0.80/28"].get(usize::from(number)) {
+            path.set_route(net.parse().unwrap(), Some(egress)).unwrap();
         }
         clients.push((address, udp, outbound(spi_in, aes_gcm()), inbound(spi_out, aes_gcm())));
     }
@@ -192,22 +192,26 @@ fn many_clients_on_one_device_each_get_their_own() {
             let len = seal.seal(seq, &[&packet], 4, &mut sealed).unwrap();
             udp.send_to(&sealed[..len], gateway).unwrap();
         }
-        let (_, from) = inside.recv_from(&mut buffer).unwrap();
+        let (_, from) = retried(|| inside.recv_from(&mut buffer));
         assert_eq!(from.to_string(), source);
         inside.send_to(address.as_bytes(), from).unwrap();
-        let len = udp.recv(&mut buffer).unwrap();
+        let len = retried(|| udp.recv(&mut buffer));
         let opened = open.open(&mut buffer[..len]).unwrap();
         assert!(buffer[opened.range].ends_with(address.as_bytes()));
     }
     assert_eq!(path.counters().rx_refused, u64::from(CLIENTS));
-    // The net behind the first, the longest prefix for all others, nobody for the rest.
-    let (_, udp, _, open) = &mut clients[0];
-    inside.send_to(b"behind", "10.99.0.70:9").unwrap();
-    let len = udp.recv(&mut buffer).unwrap();
-    let opened = open.open(&mut buffer[..len]).unwrap();
-    assert_eq!(buffer[opened.range][16..20], [10, 99, 0, 70]);
+    // The longest prefix wins, and nobody takes the rest.
+    for (client, host) in [(0, 70), (1, 98), (2, 85)] {
+        inside.send_to(b"behind", format!("10.99.0.{host}:9")).unwrap();
+        let (_, udp, _, open) = &mut clients[client];
+        let len = retried(|| udp.recv(&mut buffer));
+        let opened = open.open(&mut buffer[..len]).unwrap();
+        assert_eq!(buffer[opened.range][16..20], [10, 99, 0, host]);
+    }
     let before = path.counters().tx_no_egress;
-    path.set_route("10.99.0.64/27".parse().unwrap(), None).unwrap();
+    for net in ["10.99.0.64/26", "10.99.0.64/27"] {
+        path.set_route(net.parse().unwrap(), None).unwrap();
+    }
     inside.send_to(b"behind", "10.99.0.70:9").unwrap();
     wait_until("nobody takes it", || path.counters().tx_no_egress > before);
 }
@@ -236,7 +240,7 @@ fn order_within_a_flow_is_kept_when_the_socket_is_full() {
         let mut last = None;
         let mut buffer = [0; 2000];
         for _ in 0..8000 {
-            receiver.recv(&mut buffer).unwrap();
+            retried(|| receiver.recv(&mut buffer));
             let number = u32::from_be_bytes(buffer[..4].try_into().unwrap());
             assert!(last.is_none_or(|last| number > last), "{number} after {last:?}");
             last = Some(number);

@@ -123,6 +123,16 @@ impl Rig {
     }
 }
 
+/// What a receiving call returns, which is called again when a signal ended it (signal(7): those with a timeout are).
+pub fn retried<T>(mut call: impl FnMut() -> std::io::Result<T>) -> T {
+    loop {
+        match call() {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            result => return result.expect("nothing came"),
+        }
+    }
+}
+
 /// Receives a datagram with the TOS octet it came with.
 pub fn receive_with_tos(socket: &UdpSocket) -> (Vec<u8>, u8) {
     let on: libc::c_int = 1;
@@ -139,10 +149,12 @@ pub fn receive_with_tos(socket: &UdpSocket) -> (Vec<u8>, u8) {
     header.msg_iovlen = 1;
     header.msg_control = control.as_mut_ptr().cast();
     header.msg_controllen = size_of_val(&control);
-    // SAFETY: the header points to locals with their lengths.
-    let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, 0) };
-    assert!(len >= 0, "nothing came: {}", std::io::Error::last_os_error());
-    buffer.truncate(len as usize);
+    let len = retried(|| {
+        // SAFETY: the header points to locals with their lengths.
+        let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, 0) };
+        usize::try_from(len).map_err(|_| std::io::Error::last_os_error())
+    });
+    buffer.truncate(len);
     let mut tos = 0;
     // SAFETY: the kernel filled in the control buffer, which is still there.
     unsafe {
