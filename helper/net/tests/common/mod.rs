@@ -41,6 +41,8 @@ pub fn isolated<F: Future<Output = ()>>(test: &str, body: impl FnOnce(World) -> 
     wire(&here.0, &there.0);
     let output = Command::new("ip")
         .args(["netns", "exec", &here.0, "unshare", "--mount", "--propagation", "private"])
+        // What daemons leave running ends with the test.
+        .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(MARKER, test)
@@ -304,9 +306,22 @@ pub fn bus_has(name: &str) -> bool {
     .contains("true")
 }
 
+/// Where `fetch-dns-managers.sh` unpacks what is not to be installed.
+fn tools() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-tools")
+}
+
+/// Puts openresolv where it belongs, for this process and those it starts.
+pub fn install_openresolv() {
+    let openresolv = tools().join("openresolv").canonicalize();
+    let openresolv = openresolv.expect("openresolv is missing: run helper/net/tests/fetch-dns-managers.sh");
+    sh(&format!("mount -t overlay overlay -o lowerdir={}:/usr /usr", openresolv.join("usr").display()));
+    fs::copy(openresolv.join("etc/resolvconf.conf"), "/etc/resolvconf.conf").unwrap();
+}
+
 /// A daemon that is unpacked, not installed, by `fetch-dns-managers.sh`; else the system's.
 pub fn daemon(path: &str) -> (PathBuf, PathBuf) {
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-tools/root");
+    let tools = tools().join("root");
     let unpacked = tools.join(path);
     if unpacked.exists() {
         let libraries = tools.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
