@@ -117,4 +117,8 @@ install_node() {
 install_packages
 install_rust
 if [ $node = yes ]; then install_node; fi
+if [ "$purpose" = test ]; then
+    say "DNS managers for the tests are unpacked into target/test-tools, not installed"
+    as_root helper/net/tests/fetch-dns-managers.sh
+fi
 say "ready for: $purpose"

@@ -21,7 +21,12 @@ fetch() { # FOLDER PACKAGE..: with those of its dependencies that this machine l
 }
 
 rm -rf "$folder"
-fetch "$folder/root" systemd-resolved network-manager
+known() { apt-cache show "$1" >/dev/null 2>&1; }
+known network-manager || apt-get -qq update
+# Ubuntu 22.04 has systemd-resolved in the package systemd, which is there.
+if known systemd-resolved; then resolved=systemd-resolved; else resolved=; fi
+# shellcheck disable=SC2086
+fetch "$folder/root" $resolved network-manager
 fetch "$folder/openresolv" openresolv
 # One layout, whether or not the distribution has merged /usr.
 for part in lib sbin; do
