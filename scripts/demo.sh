@@ -141,7 +141,16 @@ start page server "$bin/ropewalk-page" 80
 secret=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 umask 077
 cat >"$work/gateway.toml" <<TOML
-@GATEWAY_CONFIG@
+identity = "gateway.demo.test"
+pools = ["10.20.99.0/24"]
+traffic = ["10.20.0.0/24"]
+
+[listen]
+addresses = ["198.51.100.2"]
+
+[[psk]]
+identity = "you@demo.test"
+secret = "$secret"
 TOML
 start gateway gateway "$bin/ropewalk-gateway" --config "$work/gateway.toml"
 wait_for 10 "the gateway's start" grep -q listening "$work/gateway.log"

@@ -103,6 +103,7 @@ impl Connection {
             }
         };
         let mut networks = self.platform.monitor.watch();
+        let mut disturbances = self.platform.network.disturbances();
         let mut told_to_end = false;
         self.session.connect(clock::wall());
         loop {
@@ -143,6 +144,11 @@ impl Connection {
                 changed = networks.changed() => {
                     if changed.is_ok() {
                         self.network_changed();
+                    }
+                }
+                changed = disturbances.changed() => {
+                    if changed.is_ok() {
+                        self.repair().await;
                     }
                 }
                 () = tokio::time::sleep(wait) => {}
@@ -302,6 +308,16 @@ impl Connection {
             self.session.path_lost(clock::now(), link, &mut self.rng);
         }
         self.session.network_changed(clock::now(), &mut self.rng);
+    }
+
+    /// Somebody else removed a rule or rewrote the name servers: ours are put back.
+    async fn repair(&self) {
+        match self.platform.network.refresh().await {
+            Ok(tunnels) => {
+                tracing::debug!(tunnels = tunnels.len(), "routes and name servers are as they must be")
+            }
+            Err(error) => tracing::warn!(%error, "the tunnel's routes or name servers cannot be put back"),
+        }
     }
 
     fn publish(&mut self) {

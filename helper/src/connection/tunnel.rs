@@ -294,12 +294,13 @@ impl Tunnel {
                 "its address pool may be used up, or set address.source = \"static\" in the profile",
             ));
         }
-        let routes = routes(profile, inner, &addresses);
         let servers = if profile.dns.servers.is_empty() {
             inner.dns_servers.clone()
         } else {
             profile.dns.servers.clone()
         };
+        let mut routes = routes(profile, inner, &addresses);
+        routes.extend(routes_to_servers(&servers, inner, &routes));
         let domains = if profile.dns.domains.is_empty() {
             inner.dns_domains.clone()
         } else {
@@ -449,6 +450,14 @@ fn routes(profile: &Profile, inner: &InnerSettings, addresses: &[IpNet]) -> Vec<
         }
     }
     routes
+}
+
+/// Name servers that only the tunnel reaches, when the profile's own routes leave them out.
+fn routes_to_servers(servers: &[IpAddr], inner: &InnerSettings, routes: &[IpNet]) -> Vec<IpNet> {
+    let outside = |server: &&IpAddr| !routes.iter().any(|route| route.contains(*server));
+    let granted = |server: &&IpAddr| inner.reachable.contains(**server);
+    let family = |server: &&IpAddr| inner.addresses.iter().any(|(ip, _)| ip.is_ipv4() == server.is_ipv4());
+    servers.iter().filter(outside).filter(granted).filter(family).map(|server| IpNet::from(*server)).collect()
 }
 
 fn narrower(a: &IpNet, b: &IpNet) -> Option<IpNet> {
