@@ -15,9 +15,7 @@ use ropewalk_ike::exchange::sa::{CloseReason, IkeSa, SaEvent};
 use ropewalk_ike::exchange::{IkeSpis, Path, Transmit};
 use ropewalk_ike::proposal::ChosenIke;
 use ropewalk_ike::time::{Instant, UnixTime};
-use ropewalk_ike::wire::{
-    ExchangeType, Flags, Header, Message, Notify, NotifyType, ParsedMessage, Payload, emit_message,
-};
+use ropewalk_ike::wire::{ExchangeType, Message, ParsedMessage};
 
 use crate::leases::Leases;
 use crate::limit::RateLimit;
@@ -25,6 +23,7 @@ use crate::responder::cookie::CookieJar;
 use crate::responder::init::{self, InitAnswer, InitDesk};
 use crate::responder::{AuthDesk, Entered, HalfOpen, Step};
 use crate::settings::{CookiePolicy, Settings};
+use crate::stray;
 
 /// A client, by our SPI of its IKE_SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -265,7 +264,8 @@ impl Gateway {
         let parsed = match Message::parse(datagram) {
             Ok(parsed) => parsed,
             Err(WireError::UnsupportedMajorVersion { major }) => {
-                self.answer_other_version(now, path, datagram, major);
+                let answer = stray::other_version(datagram, major).filter(|_| self.limit.allow(now));
+                self.transmits.extend(answer.map(|message| Transmit { path, message }));
                 return Err(WireError::UnsupportedMajorVersion { major }.into());
             }
             Err(wire) => return Err(wire.into()),
@@ -278,7 +278,8 @@ impl Gateway {
             return self.handle_init(now, path, datagram, &parsed, rng);
         }
         let Some(client) = self.clients.get_mut(&header.spi_r) else {
-            self.answer_unknown_spi(now, path, header);
+            let answer = stray::unknown_spi(header).filter(|_| self.limit.allow(now));
+            self.transmits.extend(answer.map(|message| Transmit { path, message }));
             return Err(PeerMisbehaved::WrongSpi);
         };
         match &mut client.state {
@@ -304,6 +305,14 @@ impl Gateway {
             up.sa.follow_peer(path);
             self.drain(now, id);
         }
+    }
+
+    /// Deletes a CHILD_SA of a client that cannot be installed.
+    pub fn delete_child(&mut self, now: Instant, client: ClientId, spi_in: u32, rng: &mut dyn CryptoRng) {
+        if let Some(Client { state: State::Up(up), .. }) = self.clients.get_mut(&client.0) {
+            up.sa.delete_child(now, spi_in, rng);
+        }
+        self.drain(now, client.0);
     }
 
     /// Ends the connections of a client by its name, telling it; how many there were.
@@ -506,68 +515,6 @@ impl Gateway {
             tracing::info!(name, ?reason, "client gone");
             self.events.push_back(GatewayEvent::ClientGone { client, name, reason });
         }
-    }
-
-    /// A request for an IKE_SA that does not exist here, as after a restart: its sender is told, unprotected and with
-    /// moderation; what it makes of that is its business (RFC 7296 section 2.21.4).
-    fn answer_unknown_spi(&mut self, now: Instant, path: Path, header: Header) {
-        if header.flags.response || !self.limit.allow(now) {
-            return;
-        }
-        let flags = Flags { initiator: !header.flags.initiator, response: true, version: false };
-        let notify = Payload::Notify(Notify::status(NotifyType::InvalidIkeSpi));
-        let message = emit_message(&Header { flags, ..header }, &[notify]);
-        self.transmits.push_back(Transmit { path, message });
-    }
-
-    /// A request of another major version (RFC 7296 section 2.5). Only the header can be understood.
-    fn answer_other_version(&mut self, now: Instant, path: Path, datagram: &[u8], major: u8) {
-        let Some((
-            &[
-                i0,
-                i1,
-                i2,
-                i3,
-                i4,
-                i5,
-                i6,
-                i7,
-                r0,
-                r1,
-                r2,
-                r3,
-                r4,
-                r5,
-                r6,
-                r7,
-                _,
-                _,
-                exchange,
-                bits,
-                m0,
-                m1,
-                m2,
-                m3,
-            ],
-            _,
-        )) = datagram.split_first_chunk::<24>()
-        else {
-            return;
-        };
-        const FLAG_RESPONSE: u8 = 0x20;
-        if major < 2 || bits & FLAG_RESPONSE != 0 || !self.limit.allow(now) {
-            return;
-        }
-        let header = Header {
-            spi_i: u64::from_be_bytes([i0, i1, i2, i3, i4, i5, i6, i7]),
-            spi_r: u64::from_be_bytes([r0, r1, r2, r3, r4, r5, r6, r7]),
-            next_payload: 0,
-            exchange: exchange.into(),
-            flags: Flags { initiator: false, response: true, version: false },
-            message_id: u32::from_be_bytes([m0, m1, m2, m3]),
-        };
-        let notify = Payload::Notify(Notify::status(NotifyType::InvalidMajorVersion));
-        self.transmits.push_back(Transmit { path, message: emit_message(&header, &[notify]) });
     }
 
     fn fresh_spi(&self, rng: &mut dyn CryptoRng) -> u64 {

@@ -7,7 +7,7 @@
 //! - [`gateway`]: many clients, one clock; datagrams in, datagrams and events out.
 //! - [`leases`]: inner addresses.
 //! - [`settings`]: what its owner decides.
-//! - [`limit`]: moderation for unauthenticated answers.
+//! - [`stray`]: messages that belong to no client; [`limit`]: moderation for their answers.
 //!
 //! The binary `ropewalk-gateway` puts sockets, a TUN device and a TOML file around it.
 
@@ -16,6 +16,7 @@ pub mod leases;
 pub mod limit;
 pub mod responder;
 pub mod settings;
+pub mod stray;
 
 pub use gateway::{ClientId, ClientInfo, Gateway, GatewayEvent};
 pub use settings::{CookiePolicy, Psk, Settings, User};

@@ -1,0 +1,275 @@
+//! The gateway's TOML file.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use ipnet::IpNet;
+use ropewalk_gateway::{CookiePolicy, Psk, Settings, User};
+use ropewalk_ike::auth::{ClientCertificate, TrustAnchors};
+use ropewalk_ike::proposal::{parse_esp_list, parse_ike_list};
+use ropewalk_ike::wire::Identification;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    identity: String,
+    certificate: Option<Pem>,
+    private_key: Option<Pem>,
+    #[serde(default)]
+    ca: Vec<Pem>,
+    #[serde(default)]
+    certificates: Certificates,
+    #[serde(default)]
+    psk: Vec<PskEntry>,
+    #[serde(default)]
+    user: Vec<UserEntry>,
+    #[serde(default)]
+    ike: Vec<String>,
+    #[serde(default)]
+    esp: Vec<String>,
+    /// Inner addresses for clients.
+    pub pools: Vec<IpNet>,
+    #[serde(default)]
+    dns: Vec<IpAddr>,
+    #[serde(default)]
+    domains: Vec<String>,
+    traffic: Vec<IpNet>,
+    /// Where to listen.
+    #[serde(default)]
+    pub listen: Listen,
+    /// The TUN device.
+    #[serde(default)]
+    pub tunnel: Tunnel,
+    #[serde(default)]
+    options: Options,
+    /// Folder of the key log.
+    pub key_log: Option<PathBuf>,
+}
+
+/// PEM text, or the path of a file with it.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Pem(String);
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Certificates {
+    allow: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PskEntry {
+    identity: Option<String>,
+    secret: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UserEntry {
+    name: String,
+    password: String,
+}
+
+/// Where to listen.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    /// Addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The port of plain IKE.
+    pub port: u16,
+    /// The port of IKE and ESP with NAT traversal.
+    pub nat_t_port: u16,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self { addresses: vec![[0; 4].into(), [0; 16].into()], port: 500, nat_t_port: 4500 }
+    }
+}
+
+/// The TUN device.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tunnel {
+    /// Its name.
+    pub device: String,
+    /// The largest inner packet.
+    pub mtu: u16,
+    /// Use segmentation offloads.
+    pub offloads: bool,
+    /// Switch on the system's forwarding.
+    pub forward: bool,
+}
+
+impl Default for Tunnel {
+    fn default() -> Self {
+        Self { device: "rwgw%d".to_owned(), mtu: 1400, offloads: true, forward: true }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Options {
+    cookie: Cookie,
+    fragmentation: bool,
+    mobike: bool,
+    force_encapsulation: bool,
+    unique: bool,
+    dpd: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cookie: Cookie::Load,
+            fragmentation: true,
+            mobike: true,
+            force_encapsulation: false,
+            unique: true,
+            dpd: 60,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Cookie {
+    Load,
+    Always,
+}
+
+impl Config {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not what it should be.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        Self::parse(&text).with_context(|| path.display().to_string())
+    }
+
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let config: Self = toml::from_str(text)?;
+        ensure!(!config.pools.is_empty(), "pools: there are no addresses for clients");
+        ensure!(!config.traffic.is_empty(), "traffic: there is nothing that clients may reach");
+        ensure!(!config.listen.addresses.is_empty(), "listen.addresses: there is nowhere to listen");
+        Ok(config)
+    }
+
+    /// What the gateway needs of it.
+    ///
+    /// # Errors
+    /// Something in it cannot be used.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        let identity: Identification = self.identity.parse().context("identity")?;
+        let mut settings = Settings::new(identity);
+        settings.certificate = match (&self.certificate, &self.private_key) {
+            (Some(certificate), Some(key)) => {
+                let (certificate, key) = (certificate.text("certificate")?, key.text("private_key")?);
+                let read = ClientCertificate::from_pem(&certificate, &key);
+                Some(Arc::new(read.context("certificate and private_key")?))
+            }
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => anyhow::bail!("certificate and private_key go together"),
+        };
+        if self.certificates.allow {
+            ensure!(!self.ca.is_empty(), "certificates.allow needs ca");
+            for ca in &self.ca {
+                settings.client_authorities.extend(TrustAnchors::from_pem(&ca.text("ca")?).context("ca")?);
+            }
+        }
+        for entry in &self.psk {
+            let identity = entry.identity.as_deref().map(str::parse).transpose().context("psk.identity")?;
+            settings.psks.push(Psk { identity, secret: Zeroizing::new(entry.secret.as_bytes().to_vec()) });
+        }
+        settings.users = self.user.iter().map(|user| User::new(&user.name, &user.password)).collect();
+        ensure!(settings.users.is_empty() || settings.certificate.is_some(), "users need a certificate");
+        if !self.ike.is_empty() {
+            settings.ike_proposals = parse_ike_list(&self.ike).context("ike")?;
+        }
+        if !self.esp.is_empty() {
+            settings.esp_proposals = parse_esp_list(&self.esp).context("esp")?;
+        }
+        settings.pools.clone_from(&self.pools);
+        settings.dns.clone_from(&self.dns);
+        settings.domains.clone_from(&self.domains);
+        settings.traffic.clone_from(&self.traffic);
+        if matches!(self.options.cookie, Cookie::Always) {
+            settings.cookies = CookiePolicy::Always;
+        }
+        settings.fragmentation = self.options.fragmentation;
+        settings.mobike = self.options.mobike;
+        settings.force_encapsulation = self.options.force_encapsulation;
+        settings.unique = self.options.unique;
+        settings.dpd = (self.options.dpd > 0).then(|| Duration::from_secs(self.options.dpd));
+        settings.log_keys = self.key_log.is_some();
+        Ok(settings)
+    }
+}
+
+impl Pem {
+    fn text(&self, what: &'static str) -> anyhow::Result<Zeroizing<String>> {
+        if self.0.contains("-----BEGIN") {
+            return Ok(Zeroizing::new(self.0.clone()));
+        }
+        let text = fs::read_to_string(&self.0).with_context(|| format!("{what}: read {}", self.0))?;
+        Ok(Zeroizing::new(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "identity = \"gw.test\"\npools = [\"10.9.0.0/24\"]\ntraffic = [\"10.0.0.0/8\"]\n";
+
+    #[test]
+    fn the_least_is_enough_and_the_rest_has_defaults() {
+        let config = Config::parse(LEAST).unwrap();
+        assert_eq!((config.listen.port, config.listen.nat_t_port), (500, 4500));
+        let settings = config.settings().unwrap();
+        assert!(settings.fragmentation && settings.mobike && settings.unique);
+        assert_eq!(settings.dpd, Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn the_example_in_the_readme_is_understood() {
+        let readme = include_str!("../../README.md");
+        let example = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let config = Config::parse(example).unwrap();
+        let pem = |name: &str| Pem(format!("{}/../sim/testdata/{name}", env!("CARGO_MANIFEST_DIR")));
+        let config = Config {
+            certificate: Some(pem("gateway-ecdsa.pem")),
+            private_key: Some(pem("gateway-ecdsa-key.pem")),
+            ca: vec![pem("root.pem")],
+            ..config
+        };
+        let settings = config.settings().unwrap();
+        assert_eq!((settings.psks.len(), settings.users.len()), (2, 1));
+        assert_eq!(settings.client_authorities.len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_said() {
+        let wrong = |more: &str, expected: &str| {
+            let parsed = Config::parse(&format!("{LEAST}{more}")).and_then(|config| config.settings());
+            let error = format!("{:#}", parsed.err().unwrap());
+            assert!(error.contains(expected), "{error}");
+        };
+        wrong("colour = \"red\"", "unknown field");
+        wrong("ike = [\"rot13\"]", "ike");
+        wrong("certificate = \"/nowhere\"", "go together");
+        wrong("[[user]]\nname = \"a\"\npassword = \"b\"", "users need a certificate");
+        wrong("[certificates]\nallow = true", "needs ca");
+        wrong("[listen]\naddresses = []", "nowhere to listen");
+    }
+}

@@ -1,0 +1,160 @@
+//! Questions and orders for tests: one line each over a Unix socket, answered by one line of JSON.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use ropewalk_gateway::Gateway;
+use serde_json::{Value, json};
+
+use super::plane::Plane;
+
+/// A caller that takes longer than this is not waited for: everything else stands still meanwhile.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The listening socket; its file goes with it.
+#[derive(Debug)]
+pub struct Control {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+/// What a line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Order<'a> {
+    /// The clients.
+    List,
+    /// The counters.
+    Stats,
+    /// End the connections of a client.
+    Disconnect(&'a str),
+    /// Something else.
+    Unknown,
+}
+
+/// One line of a caller.
+#[derive(Debug)]
+pub struct Question {
+    stream: UnixStream,
+    line: String,
+}
+
+impl Control {
+    /// Listens at `path`, for the owner only.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn listen(path: &Path) -> anyhow::Result<Self> {
+        let _ = fs::remove_file(path);
+        let listener = UnixListener::bind(path).with_context(|| format!("listen at {}", path.display()))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// The next caller's question, if one is there.
+    #[must_use]
+    pub fn accept(&self) -> Option<Question> {
+        let (stream, _) = self.listener.accept().ok()?;
+        stream.set_nonblocking(false).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.set_write_timeout(Some(PATIENCE)).ok()?;
+        let mut line = String::new();
+        if let Err(error) = BufReader::new(&stream).read_line(&mut line) {
+            tracing::debug!(%error, "a caller of the control socket said nothing");
+        }
+        Some(Question { stream, line })
+    }
+}
+
+impl AsFd for Control {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Question {
+    /// What it asks for.
+    #[must_use]
+    pub fn order(&self) -> Order<'_> {
+        order(&self.line)
+    }
+
+    /// Answers it.
+    pub fn answer(&mut self, answer: &Value) {
+        if let Err(error) = writeln!(self.stream, "{answer}") {
+            tracing::debug!(%error, "a caller of the control socket did not wait");
+        }
+    }
+}
+
+/// The clients.
+#[must_use]
+pub fn list(gateway: &Gateway, plane: &Plane) -> Value {
+    let of = |info: ropewalk_gateway::ClientInfo| {
+        let (bytes_in, bytes_out) = plane.octets(info.client);
+        json!({
+            "name": info.name,
+            "addresses": info.addresses,
+            "remote": info.remote,
+            "suite": info.suite.to_string(),
+            "children": info.children.len(),
+            "bytes_in": bytes_in,
+            "bytes_out": bytes_out,
+        })
+    };
+    gateway.clients().into_iter().map(of).collect()
+}
+
+/// The counters.
+#[must_use]
+pub fn stats(gateway: &Gateway, plane: &Plane) -> Value {
+    let counters = plane.counters();
+    json!({
+        "clients": gateway.clients().len(),
+        "half_open": gateway.half_open(),
+        "tx_packets": counters.tx_packets,
+        "tx_bytes": counters.tx_bytes,
+        "tx_syscalls": counters.tx_syscalls,
+        "rx_packets": counters.rx_packets,
+        "rx_bytes": counters.rx_bytes,
+        "rx_syscalls": counters.rx_syscalls,
+        "rx_refused": counters.rx_refused,
+        "rx_failed": counters.rx_failed,
+        "rx_replayed": counters.rx_replayed,
+    })
+}
+
+fn order(line: &str) -> Order<'_> {
+    match line.trim().split_once(' ') {
+        None if line.trim() == "list" => Order::List,
+        None if line.trim() == "stats" => Order::Stats,
+        Some(("disconnect", name)) => Order::Disconnect(name.trim()),
+        None | Some(_) => Order::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_understood() {
+        assert_eq!(order("list\n"), Order::List);
+        assert_eq!(order("stats"), Order::Stats);
+        assert_eq!(order("disconnect CN=Alice Adams\n"), Order::Disconnect("CN=Alice Adams"));
+        assert_eq!(order("disconnect"), Order::Unknown);
+        assert_eq!(order(""), Order::Unknown);
+    }
+}

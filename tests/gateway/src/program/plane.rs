@@ -1,0 +1,244 @@
+//! Sockets, CHILD_SAs and the clients' routes in the packet pump.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::Context;
+use ipnet::IpNet;
+use ropewalk_datapath::{
+    Config as PumpConfig, Counters, DataPath, Egress, EventReceiver, Framing, InboundHandle, InboundSpec,
+    OutboundHandle, Selector, SocketId, TunFd,
+};
+use ropewalk_esp::{EspSuite, InboundSa, OutboundSa};
+use ropewalk_gateway::ClientId;
+use ropewalk_ike::exchange::child::ChildSa;
+use ropewalk_ike::exchange::{Path, Transmit};
+use ropewalk_ike::time::Instant;
+use ropewalk_ike::wire::TrafficSelectors;
+use ropewalk_net::TunDevice;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::config::Config;
+
+/// What a path carries when nothing else is known.
+const USUAL_PATH_MTU: u16 = 1500;
+/// IPv6 works with no less (RFC 8200 section 5).
+const SMALLEST_INNER_MTU: u16 = 1280;
+
+struct Bound {
+    id: SocketId,
+    local: SocketAddr,
+}
+
+struct Child {
+    client: ClientId,
+    suite: EspSuite,
+    inbound: InboundHandle,
+    outbound: OutboundHandle,
+    prefixes: Vec<IpNet>,
+    path: Path,
+    /// Later ones carry.
+    order: u64,
+}
+
+/// The data plane.
+pub struct Plane {
+    pump: DataPath,
+    sockets: Vec<Bound>,
+    children: BTreeMap<u32, Child>,
+    path_mtus: BTreeMap<IpAddr, u16>,
+    largest: u16,
+    installed: u64,
+}
+
+impl Plane {
+    /// Starts the pump on the device and opens the sockets.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn start(config: &Config, device: &TunDevice) -> anyhow::Result<(Self, EventReceiver)> {
+        let tun = TunFd { fd: device.try_clone_fd()?, vnet_hdr: device.vnet_hdr() };
+        let pump_config = PumpConfig {
+            inner_mtu: config.tunnel.mtu,
+            offloads: config.tunnel.offloads,
+            ike_queue: 1024,
+            name: "gateway".to_owned(),
+            ..PumpConfig::default()
+        };
+        let (pump, events) = DataPath::start(tun, pump_config).context("start the packet pump")?;
+        let mut sockets = Vec::new();
+        let listen = &config.listen;
+        for address in &listen.addresses {
+            for (port, framing) in [(listen.port, Framing::Plain), (listen.nat_t_port, Framing::NatTraversal)]
+            {
+                let local = SocketAddr::new(*address, port);
+                let socket = bind(local).with_context(|| format!("listen on {local}"))?;
+                let local = socket.local_addr()?;
+                let id = pump.add_socket(socket, framing).with_context(|| format!("listen on {local}"))?;
+                sockets.push(Bound { id, local });
+            }
+        }
+        let largest = config.tunnel.mtu;
+        let (children, path_mtus) = (BTreeMap::new(), BTreeMap::new());
+        Ok((Self { pump, sockets, children, path_mtus, largest, installed: 0 }, events))
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().map(|socket| socket.local).collect()
+    }
+
+    /// What came in by this socket, as the gateway names it.
+    #[must_use]
+    pub fn path(&self, socket: SocketId, local: SocketAddr, remote: SocketAddr) -> Option<Path> {
+        let link = self.sockets.iter().position(|bound| bound.id == socket)?;
+        Some(Path { link: u32::try_from(link).ok()?, local, remote })
+    }
+
+    /// Sends an IKE message.
+    pub fn send_ike(&self, transmit: &Transmit) {
+        let Some(socket) = self.socket(transmit.path) else { return };
+        if let Err(error) = self.pump.send_ike(socket, transmit.path.remote, &transmit.message) {
+            tracing::debug!(remote = %transmit.path.remote, %error, "an IKE message cannot be sent");
+        }
+    }
+
+    /// Puts a CHILD_SA into the pump; packets to its client go by it from now on.
+    ///
+    /// # Errors
+    /// Its suite is not ours, its keys do not fit, or the pump refuses.
+    pub fn install(&mut self, client: ClientId, child: &ChildSa, path: Path) -> anyhow::Result<()> {
+        let bits = child.suite.key_bits.unwrap_or(0);
+        let suite = EspSuite::from_iana(child.suite.encr, bits, child.suite.integ)?;
+        let (esn, out, into) = (child.suite.esn, &child.keys_out, &child.keys_in);
+        let outbound = OutboundSa::new(child.spi_out, suite, &out.encr, &out.integ, esn)?;
+        let sa = InboundSa::new(child.spi_in, suite, &into.encr, &into.integ, esn)?;
+        let peer = self.socket(path).map(|socket| (socket, path.remote));
+        let inbound = self.pump.add_inbound(InboundSpec {
+            sa,
+            sources: selectors(&child.ts_remote),
+            destinations: selectors(&child.ts_local),
+            peer,
+        })?;
+        let prefixes = child.ts_remote.selectors.iter().flat_map(|selector| selector.prefixes());
+        let prefixes = prefixes.filter_map(|(address, length)| IpNet::new(address, length).ok()).collect();
+        self.installed += 1;
+        let outbound = OutboundHandle::new(outbound);
+        let order = self.installed;
+        let child = Child { client, suite, inbound, outbound, prefixes, path, order };
+        self.route(&child);
+        self.children.insert(child.inbound.spi(), child);
+        self.fit_mtu();
+        Ok(())
+    }
+
+    /// Takes a CHILD_SA out; if its client has another one, packets go by that.
+    pub fn remove(&mut self, spi_in: u32) {
+        let Some(gone) = self.children.remove(&spi_in) else { return };
+        self.pump.remove_inbound(spi_in);
+        for prefix in &gone.prefixes {
+            let others = self.children.values().filter(|other| other.prefixes.contains(prefix));
+            match others.max_by_key(|other| other.order) {
+                Some(other) => self.set_route(*prefix, other),
+                None => {
+                    if let Err(error) = self.pump.set_route(*prefix, None) {
+                        tracing::debug!(%prefix, %error, "a route was gone already");
+                    }
+                }
+            }
+        }
+        self.fit_mtu();
+    }
+
+    /// Sends to a client by another path.
+    pub fn follow(&mut self, client: ClientId, path: Path) {
+        for child in self.children.values_mut().filter(|child| child.client == client) {
+            child.path = path;
+        }
+        let mut children: Vec<&Child> =
+            self.children.values().filter(|child| child.client == client).collect();
+        children.sort_by_key(|child| child.order);
+        for child in children {
+            self.route(child);
+        }
+        self.fit_mtu();
+    }
+
+    /// The path to `remote` carries no packets above `mtu` octets.
+    pub fn path_mtu(&mut self, remote: SocketAddr, mtu: u16) {
+        tracing::info!(%remote, mtu, "the path MTU changed");
+        self.path_mtus.insert(remote.ip(), mtu);
+        self.fit_mtu();
+    }
+
+    /// When each CHILD_SA last received something authentic.
+    pub fn last_inbound(&self) -> impl Iterator<Item = (u32, Instant)> {
+        let of = |(spi_in, child): (&u32, &Child)| {
+            Some((*spi_in, Instant::from_start(child.inbound.counters().last?)))
+        };
+        self.children.iter().filter_map(of)
+    }
+
+    /// Octets that a client's CHILD_SAs received and sent.
+    #[must_use]
+    pub fn octets(&self, client: ClientId) -> (u64, u64) {
+        let children = self.children.values().filter(|child| child.client == client);
+        children.fold((0, 0), |(received, sent), child| {
+            (received + child.inbound.counters().bytes, sent + child.outbound.counters().bytes)
+        })
+    }
+
+    /// The pump's counters.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.pump.counters()
+    }
+
+    fn socket(&self, path: Path) -> Option<SocketId> {
+        self.sockets.get(usize::try_from(path.link).ok()?).map(|bound| bound.id)
+    }
+
+    fn route(&self, child: &Child) {
+        for prefix in &child.prefixes {
+            self.set_route(*prefix, child);
+        }
+    }
+
+    fn set_route(&self, prefix: IpNet, child: &Child) {
+        let Some(socket) = self.socket(child.path) else { return };
+        let egress = Egress { sa: child.outbound.clone(), socket, peer: child.path.remote };
+        if let Err(error) = self.pump.set_route(prefix, Some(egress)) {
+            tracing::error!(%prefix, %error, "the pump refuses a route");
+        }
+    }
+
+    /// The pump has one inner MTU for all: that of the narrowest path.
+    fn fit_mtu(&self) {
+        let fits = |child: &Child| {
+            let remote = child.path.remote.ip();
+            let path = self.path_mtus.get(&remote).copied().unwrap_or(USUAL_PATH_MTU);
+            u16::try_from(child.suite.inner_mtu(path.into(), remote.is_ipv6())).unwrap_or(u16::MAX)
+        };
+        let narrowest = self.children.values().map(fits).min().unwrap_or(u16::MAX);
+        self.pump.set_inner_mtu(narrowest.max(SMALLEST_INNER_MTU).min(self.largest));
+    }
+}
+
+fn bind(local: SocketAddr) -> anyhow::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
+    if local.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&local.into())?;
+    Ok(socket.into())
+}
+
+fn selectors(wire: &TrafficSelectors) -> Vec<Selector> {
+    let of = |selector: &ropewalk_ike::wire::TrafficSelector| Selector {
+        addresses: selector.start()..=selector.end(),
+        protocol: selector.protocol(),
+        ports: selector.start_port()..=selector.end_port(),
+    };
+    wire.selectors.iter().map(of).collect()
+}
