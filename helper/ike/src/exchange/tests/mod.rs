@@ -1,6 +1,7 @@
-//! Two ends of one IKE_SA in memory, made from the same keys without the initial exchanges.
+//! The exchanges, message by message: two ends of one IKE_SA in memory, made from the same keys, and an initiator alone.
 
 mod established;
+mod initial;
 mod misbehaviour;
 
 use std::time::Duration;
