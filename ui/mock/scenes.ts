@@ -77,6 +77,7 @@ const file: ImportView = {
     multipath: true,
     policy: "failover",
     unsupported: null,
+    without_effect: [],
   },
   warnings: ["The key “send_certreq” is not known to Ropewalk and has no effect."],
 };

@@ -408,7 +408,11 @@ policy: Policy,
 /**
  * Why this version cannot connect with it, if it cannot.
  */
-unsupported: string | null, };
+unsupported: string | null, 
+/**
+ * Keys that have no effect in this version, one sentence each.
+ */
+without_effect: Array<string>, };
 
 export type Method = "psk" | "certificate" | "eap-mschapv2" | "eap-tls" | "eap-ttls" | "eap-peap" | "eap-md5";
 
