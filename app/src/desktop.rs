@@ -7,6 +7,22 @@ use tauri::AppHandle;
 
 static TRAY_HOST: AtomicBool = AtomicBool::new(cfg!(not(target_os = "linux")));
 
+/// Has the web view draw with the processor rather than the graphics card. Our pages are small; where there is no
+/// card (a virtual machine, a remote desktop), starting up its emulation takes seconds before the first frame, and where
+/// there is one it is not worth its memory. Whoever has set the variable knows better. Call it first of all.
+#[cfg(target_os = "linux")]
+pub fn prepare_web_view() {
+    const VARIABLE: &str = "WEBKIT_SKIA_ENABLE_CPU_RENDERING";
+    if std::env::var_os(VARIABLE).is_none() {
+        // SAFETY: nothing else has run yet, so no other thread reads or writes the environment.
+        unsafe { std::env::set_var(VARIABLE, "1") };
+    }
+}
+
+/// Nothing to prepare.
+#[cfg(not(target_os = "linux"))]
+pub fn prepare_web_view() {}
+
 /// True while something shows tray icons. Always on Windows and macOS.
 #[must_use]
 pub fn has_tray_host() -> bool {

@@ -38,6 +38,7 @@ const HIDDEN: &str = "--hidden";
 /// When the window system cannot be reached.
 pub fn run() -> anyhow::Result<()> {
     clock::start();
+    desktop::prepare_web_view();
     let filter = tracing_subscriber::EnvFilter::try_from_env("ROPEWALK_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,ropewalk_app=info"));
     tracing_subscriber::fmt()

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -10,6 +11,20 @@ use anyhow::{Context, Result, ensure};
 use ropewalk_lab::{Lab, Process, until};
 
 use crate::PATIENCE;
+
+/// A session bus that starts nothing by itself: what is on this desktop is what a test has put there.
+const BUS: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>session</type>
+  <listen>unix:path=SOCKET</listen>
+  <policy context="default">
+    <allow send_destination="*" eavesdrop="true"/>
+    <allow eavesdrop="true"/>
+    <allow own="*"/>
+  </policy>
+</busconfig>
+"#;
 
 /// Sends WM_DELETE_WINDOW (ICCCM section 4.2.8.1), which a window manager would: there is none on this desktop.
 const ASK_TO_CLOSE: &str = r#"
@@ -57,7 +72,11 @@ pub fn app_program() -> Result<PathBuf> {
             dir.join("ropewalk-app")
         }
     };
-    ensure!(program.is_file(), "{} is missing: run `cargo build --workspace --all-targets`", program.display());
+    ensure!(
+        program.is_file(),
+        "{} is missing: run `cargo build --workspace --all-targets`",
+        program.display()
+    );
     Ok(program)
 }
 
@@ -70,7 +89,8 @@ impl Desktop {
         let dir = lab.dir().join("desktop");
         for folder in ["run", "home", "config", "data", "cache"] {
             fs::create_dir_all(dir.join(folder)).with_context(|| format!("make {folder}"))?;
-            fs::set_permissions(dir.join(folder), fs::Permissions::from_mode(0o700)).context("private folders")?;
+            fs::set_permissions(dir.join(folder), fs::Permissions::from_mode(0o700))
+                .context("private folders")?;
         }
         let mut command = Command::new("Xvfb");
         command.args(["-displayfd", "1", "-screen", "0", "1280x800x24", "-nolisten", "tcp"]);
@@ -83,12 +103,15 @@ impl Desktop {
         })?;
 
         let socket = dir.join("run/bus");
+        let config = dir.join("bus.conf");
+        fs::write(&config, BUS.replace("SOCKET", &socket.display().to_string()))
+            .context("write the bus's rules")?;
         let mut command = Command::new("dbus-daemon");
-        command.args(["--session", "--nofork", "--nopidfile"]).arg(format!("--address=unix:path={}", socket.display()));
+        command.args(["--nofork", "--nopidfile", "--config-file"]).arg(&config);
         let display_name = format!(":{number}");
         settle(&mut command, &dir, &display_name, "");
         let bus = Process::start(&mut command, &dir.join("bus.log")).context("dbus-daemon")?;
-        until("a session bus", PATIENCE, || socket.exists().then_some(()))?;
+        until("a session bus", PATIENCE, || UnixStream::connect(&socket).is_ok().then_some(()))?;
         Ok(Self {
             bus: format!("unix:path={}", socket.display()),
             display: display_name,
@@ -109,9 +132,14 @@ impl Desktop {
         // The daemon reads the password from its standard input.
         let mut command = self.command("sh");
         command
-            .args(["-c", "exec gnome-keyring-daemon --foreground --unlock --components=secrets < \"$1\"", "sh"])
+            .args([
+                "-c",
+                "exec gnome-keyring-daemon --foreground --unlock --components=secrets < \"$1\"",
+                "sh",
+            ])
             .arg(&password);
-        let keyring = Process::start(&mut command, &self.dir.join("keyring.log")).context("gnome-keyring-daemon")?;
+        let keyring =
+            Process::start(&mut command, &self.dir.join("keyring.log")).context("gnome-keyring-daemon")?;
         until("a keyring", PATIENCE, || {
             let answer = self
                 .command("gdbus")
@@ -177,7 +205,8 @@ impl Desktop {
     /// # Errors
     /// When the message cannot be sent.
     pub fn ask_to_close(&self, window: &str) -> Result<()> {
-        let status = self.command("python3").args(["-c", ASK_TO_CLOSE, window]).status().context("python3")?;
+        let status =
+            self.command("python3").args(["-c", ASK_TO_CLOSE, window]).status().context("python3")?;
         ensure!(status.success(), "the window was not asked to close");
         Ok(())
     }
@@ -193,7 +222,8 @@ impl Desktop {
         };
         fs::create_dir_all(&folder).context("make the folder of screenshots")?;
         let file = folder.join(format!("{name}.png"));
-        let status = self.command("import").args(["-window", "root"]).arg(&file).status().context("import")?;
+        let status =
+            self.command("import").args(["-window", "root"]).arg(&file).status().context("import")?;
         ensure!(status.success(), "no screenshot");
         Ok(file)
     }

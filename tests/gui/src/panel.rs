@@ -108,8 +108,8 @@ impl Panel {
     pub async fn start(bus_address: &str) -> Result<Self> {
         let items = Items::default();
         let bus = zbus::connection::Builder::address(bus_address)
-            .serve_at("/StatusNotifierWatcher", Watcher { items: Arc::clone(&items) })?
-            .name(WATCHER)?
+            .serve_at("/StatusNotifierWatcher", Watcher { items: Arc::clone(&items) })
+            .name(WATCHER)
             .build()
             .await
             .context("join the session bus as its panel")?;
@@ -162,8 +162,7 @@ impl Panel {
     /// When there is no such entry, or it is greyed out.
     pub async fn choose(&self, label: &str) -> Result<()> {
         let what = format!("an entry {label:?} that can be chosen");
-        let item =
-            self.wait(&what, |item| item.entry(label).is_some_and(|entry| entry.enabled)).await?;
+        let item = self.wait(&what, |item| item.entry(label).is_some_and(|entry| entry.enabled)).await?;
         let Some(entry) = item.entry(label) else { bail!("no entry {label:?}") };
         let (name, path) = self.address()?;
         let proxy = Proxy::new(&self.bus, name.as_str(), path.as_str(), ITEM).await?;
@@ -198,7 +197,10 @@ impl Panel {
             entries.push(MenuEntry {
                 id,
                 label: label.replace('_', ""),
-                enabled: properties.get("enabled").and_then(|value| bool::try_from(value).ok()).unwrap_or(true),
+                enabled: properties
+                    .get("enabled")
+                    .and_then(|value| bool::try_from(value).ok())
+                    .unwrap_or(true),
                 ticked: properties.get("toggle-state").and_then(|value| i32::try_from(value).ok()) == Some(1),
             });
         }

@@ -48,11 +48,12 @@ impl Window {
             .env("ROPEWALK_LOG", "info,ropewalk_app=debug");
         let driver = Process::start(&mut command, &desktop.path("window.log")).context("WebKitWebDriver")?;
         let options = json!({ "binary": app_program()?, "args": arguments });
-        let capabilities: Capabilities = [("webkitgtk:browserOptions".to_owned(), options)].into_iter().collect();
+        let capabilities: Capabilities =
+            [("webkitgtk:browserOptions".to_owned(), options)].into_iter().collect();
         let address = format!("http://127.0.0.1:{port}");
         let client = eventually("a WebDriver session", PATIENCE, async || {
-            let session = ClientBuilder::new(HttpConnector::new()).capabilities(capabilities.clone()).connect(&address);
-            Ok(Some(session.await?))
+            let mut builder = ClientBuilder::new(HttpConnector::new());
+            Ok(Some(builder.capabilities(capabilities.clone()).connect(&address).await?))
         })
         .await?;
         Ok(Self { client, driver })
@@ -158,7 +159,10 @@ impl Window {
     /// # Errors
     /// When there is no picture.
     pub async fn screenshot(&self, desktop: &Desktop, name: &str) -> Result<()> {
-        // The driver's own first picture waits for a paint, and may be stale: it is thrown away.
+        // Two frames on, what is there now has been painted. The driver's own first picture may be stale: it is thrown away.
+        let painted =
+            "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()));";
+        self.client.execute_async(painted, Vec::new()).await?;
         self.client.screenshot().await?;
         tokio::time::sleep(Duration::from_millis(300)).await;
         desktop.screenshot(name)?;

@@ -28,7 +28,12 @@ impl Vpn {
     fn start(lab: &Lab, kind: AuthKind) -> Result<Self> {
         let site = Site::new(lab, SiteOptions::default())?;
         let credentials = Credentials::new(kind)?;
-        let gateway = Gateway::start(GatewayKind::Reference, &site, &Offer::new(kind), &credentials)?;
+        // ROPEWALK_GUI_GATEWAY=strongswan asks a gateway that is not ours.
+        let which = match std::env::var("ROPEWALK_GUI_GATEWAY").as_deref() {
+            Ok("strongswan") => GatewayKind::StrongSwan,
+            _ => GatewayKind::Reference,
+        };
+        let gateway = Gateway::start(which, &site, &Offer::new(kind), &credentials)?;
         let client = Client::start(&site.client)?;
         let profile = ProfileText::new(kind, &credentials, &GATEWAY_V4.to_string());
         Ok(Self { client, credentials, profile, kind, _gateway: gateway, site })
@@ -135,7 +140,8 @@ fn the_tray_alone_is_enough_and_the_connection_outlives_the_window() -> Result<(
         ensure!(vpn.ping()?);
 
         panel.choose("Quit").await?;
-        eventually("the tray item to go", PATIENCE, async || Ok(panel.item().await.is_err().then_some(()))).await?;
+        eventually("the tray item to go", PATIENCE, async || Ok(panel.item().await.is_err().then_some(())))
+            .await?;
         ensure!(vpn.ping()?, "the connection ended with the window");
         ensure!(vpn.client.state()? == "connected");
 
@@ -205,7 +211,10 @@ fn a_wrong_password_is_a_failure_with_cause_and_what_to_do() -> Result<()> {
         window.wait_for_state("disconnected").await?;
         window.click("main-button").await?;
         // There is no keyring on this desktop: then there is nothing to remember it in, and no error either.
-        ensure!(!window.find("remember").await?.is_enabled().await?, "remembering is offered without a keyring");
+        ensure!(
+            !window.find("remember").await?.is_enabled().await?,
+            "remembering is offered without a keyring"
+        );
         window.type_into("password", "not the password").await?;
         window.click("password-submit").await?;
         // The helper may ask again first; giving up is the user's choice.
@@ -235,6 +244,11 @@ fn without_the_helper_the_window_says_how_to_start_it_and_goes_on_when_it_is_the
         vpn.client.import(&vpn.profile)?;
         vpn.client.terminate_helper()?;
         let window = Window::open(&desktop, &vpn.socket()).await?;
+        eventually("word of the missing helper", PATIENCE, async || {
+            let helper = window.attribute("helper-notice", "data-helper").await?;
+            Ok((helper.as_deref() == Some("absent")).then_some(()))
+        })
+        .await?;
         let notice = window.text("helper-notice").await?;
         ensure!(notice.contains("systemctl start ropewalk-helper"), "{notice}");
         panel.wait("a tray that says so", |tray| tray.label == "Ropewalk: Service not running").await?;
@@ -259,7 +273,10 @@ fn a_file_is_shown_before_it_is_saved() -> Result<()> {
         let window = Window::open_with(&desktop, &vpn.socket(), &[&file.display().to_string()]).await?;
         ensure!(window.text("import-gateway").await? == GATEWAY_V4.to_string());
         ensure!(!window.words().await.contains(&vpn.credentials.psk), "the preview shows a secret");
-        ensure!(!vpn.client.cli(&["profiles"])?.stdout.contains("lab"), "it was saved before it was looked at");
+        ensure!(
+            !vpn.client.cli(&["profiles"])?.stdout.contains("lab"),
+            "it was saved before it was looked at"
+        );
         window.screenshot(&desktop, "6-preview").await?;
         window.click("import-save").await?;
         window.find("profile").await?;
@@ -276,24 +293,27 @@ fn closing_the_window_hides_it_and_the_tray_brings_it_back() -> Result<()> {
     on_desktop(async |_lab, desktop, panel| {
         let window = Window::open(&desktop, &desktop.path("nobody.sock")).await?;
         window.find("helper-notice").await?;
-        let id = eventually("the window on the screen", PATIENCE, async || desktop.window_on_screen("Ropewalk")).await?;
+        let id =
+            eventually("the window on the screen", PATIENCE, async || desktop.window_on_screen("Ropewalk"))
+                .await?;
         desktop.ask_to_close(&id)?;
         eventually("the window to go", PATIENCE, async || {
             Ok(desktop.window_on_screen("Ropewalk")?.is_none().then_some(()))
         })
         .await?;
         panel.choose("Open Ropewalk").await?;
-        eventually("the window to come back", PATIENCE, async || desktop.window_on_screen("Ropewalk")).await?;
+        eventually("the window to come back", PATIENCE, async || desktop.window_on_screen("Ropewalk"))
+            .await?;
         window.find("helper-notice").await?;
 
         // Without a tray nothing could bring it back: then the program ends.
         panel.leave().await?;
-        let id = eventually("the window on the screen", PATIENCE, async || desktop.window_on_screen("Ropewalk")).await?;
+        let id =
+            eventually("the window on the screen", PATIENCE, async || desktop.window_on_screen("Ropewalk"))
+                .await?;
         desktop.ask_to_close(&id)?;
-        eventually("the program to end", PATIENCE, async || {
-            Ok(panel.item().await.is_err().then_some(()))
-        })
-        .await?;
+        eventually("the program to end", PATIENCE, async || Ok(panel.item().await.is_err().then_some(())))
+            .await?;
         Ok(())
     })
 }

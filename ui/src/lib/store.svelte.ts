@@ -68,14 +68,19 @@ export class Store {
     this.samples = push(this.samples, { down: traffic.in_per_second, up: traffic.out_per_second });
   }
 
-  /** Listens first and asks then, so that nothing falls between. Returns what stops it. */
+  /**
+   * Shows what there is, and follows every change. Asks at once, for the first frame's sake, and again when it listens
+   * for changes, so that none falls between. Returns what stops it.
+   */
   async follow(): Promise<() => void> {
+    const first = backend.view().then((view) => this.show(view));
     const stops = await Promise.all([
       backend.onView((view) => this.show(view)),
       backend.onTraffic((traffic) => this.count(traffic)),
       backend.onDrag((over) => (this.dragging = over)),
     ]);
-    this.show(await backend.view());
+    await first;
+    void backend.view().then((view) => this.show(view));
     const clock = setInterval(() => (this.now = Date.now()), 1000);
     return () => {
       clearInterval(clock);

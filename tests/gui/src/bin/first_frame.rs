@@ -39,6 +39,7 @@ fn main() -> Result<()> {
 /// The number in `… first frame milliseconds=412`.
 fn milliseconds(log: &str) -> Option<u64> {
     let line = log.lines().find(|line| line.contains("first frame"))?;
-    let digits: String = line.rsplit_once("milliseconds=")?.1.chars().take_while(char::is_ascii_digit).collect();
+    let digits: String =
+        line.rsplit_once("milliseconds=")?.1.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
 }
