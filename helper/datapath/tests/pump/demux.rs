@@ -31,8 +31,7 @@ fn ike_is_sent_with_the_marker_unless_to_port_500() {
     let rig = Rig::new(Config::default());
     let mut buffer = [0; 100];
     rig.path.send_ike(rig.socket, rig.udp.local_addr().unwrap(), b"message").unwrap();
-    let (len, from) = retried(|| rig.udp.recv_from(&mut buffer));
-    assert_eq!((&buffer[..len], from), (&b"\0\0\0\0message"[..], rig.address));
+    assert_eq!(rig.receive_plain(), (b"\0\0\0\0message".to_vec(), rig.address));
     let plain = rig.namespace.udp("127.0.0.1:500");
     rig.path.send_ike(rig.socket, "127.0.0.1:500".parse().unwrap(), b"message").unwrap();
     let (len, from) = retried(|| plain.recv_from(&mut buffer));
@@ -59,11 +58,9 @@ fn a_gateways_sockets_are_framed_by_their_own_port() {
     rig.udp.send_to(b"\0\0\0\0behind", "127.0.0.1:4500").unwrap();
     let Event::Ike(datagram) = rig.event(|event| matches!(event, Event::Ike(_))) else { unreachable!() };
     assert_eq!((datagram.socket, &datagram.bytes[..]), (natt, &b"behind"[..]));
-    let mut buffer = [0; 100];
     for (socket, expected) in [(plain, &b"answer"[..]), (natt, &b"\0\0\0\0answer"[..])] {
         rig.path.send_ike(socket, rig.udp.local_addr().unwrap(), b"answer").unwrap();
-        let len = retried(|| rig.udp.recv(&mut buffer));
-        assert_eq!(&buffer[..len], expected);
+        assert_eq!(rig.receive_plain().0, expected);
     }
 }
 
@@ -87,24 +84,16 @@ fn a_keepalive_is_sent_when_nothing_else_was() {
     let interval = Duration::from_millis(800);
     let start = Instant::now();
     rig.path.set_keepalive(rig.socket, Some(Keepalive { peer, interval })).unwrap();
-    let mut buffer = [0; 2000];
-    let keepalive = |buffer: &mut [u8]| loop {
-        // The system's own chatter on the device comes as ESP.
-        if retried(|| rig.udp.recv(buffer)) == 1 {
-            return buffer[0];
-        }
-    };
-    assert_eq!(keepalive(&mut buffer), 0xff);
+    assert_eq!(rig.receive_plain(), (vec![0xff], rig.address));
     assert!(start.elapsed() >= interval, "{:?}", start.elapsed());
     // Traffic takes its place.
     let start = Instant::now();
     while start.elapsed() < interval * 2 {
         rig.path.send_ike(rig.socket, peer, b"busy").unwrap();
-        let len = retried(|| rig.udp.recv(&mut buffer));
-        assert_ne!(len, 1, "a keepalive although the path was busy");
+        assert_eq!(rig.receive_plain().0, b"\0\0\0\0busy", "a keepalive although the path was busy");
         std::thread::sleep(interval / 20);
     }
-    assert_eq!(keepalive(&mut buffer), 0xff);
+    assert_eq!(rig.receive_plain(), (vec![0xff], rig.address));
     rig.path.set_keepalive(rig.socket, None).unwrap();
 }
 

@@ -90,7 +90,16 @@ impl Namespace {
         self.ip(&format!("link set {TUN} mtu {mtu} up"));
         self.ip(&format!("addr add 10.99.0.{side}/24 dev {TUN}"));
         self.ip(&format!("addr add fd99::{side}/64 dev {TUN} nodad"));
+        self.wait_for_local(&format!("fd99::{side}"));
         tun
+    }
+
+    /// The system makes an IPv6 address's route a moment after the address; until then its packets go astray.
+    fn wait_for_local(&self, address: &str) {
+        let wanted = format!("local {address} dev");
+        wait_until("the address is routed", || {
+            run(&format!("ip -6 -n {} route show table local", self.name)).contains(&wanted)
+        });
     }
 }
 
@@ -257,6 +266,15 @@ pub fn namespaces() -> (Namespace, Namespace) {
         namespace.ip(&format!("addr add 192.0.2.{side}/24 dev out0"));
         namespace.ip(&format!("addr add 2001:db8::{side}/64 dev out0 nodad"));
         namespace.ip("link set out0 up");
+    }
+    for (side, namespace) in [(1, &a), (2, &b)] {
+        namespace.wait_for_local(&format!("2001:db8::{side}"));
+    }
+    // A link is ready a moment after its other end came up; until then it drops what is sent.
+    for namespace in [&a, &b] {
+        wait_until("the link is up", || {
+            run(&format!("ip -n {} link show out0", namespace.name)).contains("state UP")
+        });
     }
     (a, b)
 }

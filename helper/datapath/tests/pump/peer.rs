@@ -110,6 +110,17 @@ impl Rig {
         }
     }
 
+    /// The next datagram that reaches the peer and is not ESP: the system's own chatter on the device comes as that.
+    pub fn receive_plain(&self) -> (Vec<u8>, SocketAddr) {
+        let mut buffer = [0; 2000];
+        loop {
+            let (len, from) = retried(|| self.udp.recv_from(&mut buffer));
+            if !buffer[..len].starts_with(&SPI_OUT.to_be_bytes()) {
+                return (buffer[..len].to_vec(), from);
+            }
+        }
+    }
+
     /// The next event that `wanted` takes, within five seconds.
     pub fn event(&mut self, wanted: impl Fn(&Event) -> bool) -> Event {
         let end = std::time::Instant::now() + Duration::from_secs(5);
