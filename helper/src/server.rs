@@ -411,3 +411,65 @@ impl Watcher {
         messages
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ropewalk_ipc::State;
+
+    #[tokio::test]
+    async fn a_slow_watcher_gets_the_newest_state_and_no_backlog() {
+        const CHANGES: u64 = 20_000;
+        let registry = Registry::default();
+        let publisher = registry.publisher(Key { owner: 1000, profile: "a".to_owned() });
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (_unread, half) = ours.into_split();
+        let (outgoing, to_send) = mpsc::channel(4);
+        let writer = tokio::spawn(write(half, to_send, registry.clone(), 1000));
+        outgoing.send(Outgoing::Watch { id: 7 }).await.ok().unwrap();
+        for change in 1..=CHANGES {
+            publisher.update(|status| {
+                status.state = if change % 2 == 0 { State::Connected } else { State::Reconnecting };
+                status.mtu = u32::try_from(change).ok();
+            });
+            // The client does not read: once the socket's buffer is full, the writer waits.
+            if change % 100 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let (mut reader, _writer_half) = theirs.into_split();
+        let mut frames = 0;
+        let newest = loop {
+            frames += 1;
+            match read_frame::<ServerMessage>(&mut reader).await.unwrap() {
+                ServerMessage::Status(status) if status.mtu == u32::try_from(CHANGES).ok() => break status,
+                ServerMessage::Status(_) | ServerMessage::Reply { id: 7, .. } => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(newest.state, State::Connected);
+        assert!(frames < CHANGES / 10, "{frames} frames for {CHANGES} changes");
+        outgoing.send(Outgoing::End).await.ok().unwrap();
+        writer.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn counters_come_once_a_second_and_states_at_once() {
+        let registry = Registry::default();
+        let publisher = registry.publisher(Key { owner: 1000, profile: "a".to_owned() });
+        publisher.set_state(State::Connected);
+        let mut watcher = Watcher::new(&registry, 1000);
+        assert_eq!(watcher.first().len(), 1);
+        publisher.update(|status| status.totals.bytes_in = 10);
+        publisher.update(|status| status.totals.bytes_in = 20);
+        assert!(watcher.states().is_empty(), "a counter is no change of state");
+        let counters = watcher.counters();
+        assert!(
+            matches!(counters.as_slice(), [ServerMessage::Traffic(traffic)] if traffic.totals.bytes_in == 20),
+            "{counters:?}"
+        );
+        assert!(watcher.counters().is_empty(), "what did not change is not sent again");
+        let stranger = Watcher::new(&registry, 1001).first();
+        assert_eq!(stranger.len(), 2, "that there is none of one's own, and that another's exists");
+    }
+}

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ropewalk_ipc::{
-    CredentialField, CredentialReason, ErrorCode, ErrorInfo, Imported, Peer, Policy, ProfilePaths,
-    ProfileShown, ProfileSource, ProfileSummary, Reply, Request, Secret, State, Status,
+    CredentialField, CredentialReason, Credentials, ErrorCode, ErrorInfo, Imported, Peer, Policy,
+    ProfilePaths, ProfileShown, ProfileSource, ProfileSummary, Reply, Request, Secret, State, Status,
 };
 use ropewalk_profile::{Preview, ProfileError, ProposalKind};
 
@@ -448,18 +448,20 @@ async fn complete(
             }
         });
     }
-    if fields.is_empty() {
-        return Ok(());
-    }
-    let user = stored.profile.auth.user.clone();
-    let answer = credentials.ask(fields, CredentialReason::Missing, user).await?;
+    let answer = if fields.is_empty() {
+        Credentials::default()
+    } else {
+        credentials.ask(fields, CredentialReason::Missing, stored.profile.auth.user.clone()).await?
+    };
     stored.profile.auth.user =
         stored.profile.auth.user.take().or(answer.user.filter(|user| !user.is_empty()));
     stored.secrets.password = stored.secrets.password.take().or(answer.password);
     stored.secrets.psk = stored.secrets.psk.take().or(answer.psk);
     stored.secrets.pkcs12_password = stored.secrets.pkcs12_password.take().or(answer.pkcs12_password);
     match stored.profile.missing(&stored.secrets).first() {
-        None => Ok(()),
+        // The administrator's files are not imported: their bundles are opened here.
+        None => ropewalk_profile::open_bundle(&mut stored.profile, &mut stored.secrets)
+            .map_err(|error| refused(&error)),
         Some(missing) => Err(ErrorInfo::new(
             ErrorCode::AuthFailed,
             format!("the login needs a {missing}, and none was given"),
@@ -529,7 +531,7 @@ fn refused(error: &ProfileError) -> ErrorInfo {
         ProfileError::WrongPassword | ProfileError::PasswordNeeded => {
             "import it again with the bundle's password"
         }
-        ProfileError::Bundle { .. } => "export the bundle anew, with AES-256 and SHA-256",
+        ProfileError::Bundle { .. } => "put certificate and private key into a native profile, as PEM",
     };
     ErrorInfo::new(ErrorCode::ProfileRefused, format!("the profile is refused: {error}"), hint)
 }

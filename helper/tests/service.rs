@@ -1,5 +1,13 @@
 //! The helper as a process: its socket, its frames, its profiles, its end. Needs root, as the helper does.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};

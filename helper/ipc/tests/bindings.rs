@@ -1,6 +1,14 @@
 //! The TypeScript types of the window are written from the Rust ones; this fails when the committed file is
 //! stale. `ROPEWALK_UPDATE=1 cargo test -p ropewalk-ipc --test bindings` writes it anew.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 use std::path::Path;
 
 use ropewalk_ipc::{

@@ -274,6 +274,7 @@ fn in_their_words(error: ProfileError, places: &Places) -> ProfileError {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use serde_json::json;

@@ -1,5 +1,13 @@
 //! The native format: defaults as published, nothing unknown accepted, errors that say where.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 use proptest::prelude::*;
 use ropewalk_profile::{
     AddressSource, Format, Method, Policy, Profile, ProfileError, TunnelMode, UseMetered, detect, import,

@@ -1,6 +1,14 @@
 //! What is published of the format is written from the code; this fails when a committed file is stale.
 //! `ROPEWALK_UPDATE=1 cargo test -p ropewalk-profile --test published` writes them anew.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 use std::path::Path;
 
 fn check(name: &str, expected: &str) {
