@@ -213,7 +213,7 @@ as_user() {
     fi
 }
 export ROPEWALK_SOCKET="$work/run/helper.sock"
-as_user "$bin/ropewalk" import /dev/stdin <"$work/demo.toml" ||
+as_user "$bin/ropewalk" import - <"$work/demo.toml" ||
     fail "the profile could not be imported"
 say "opening the window: click Connect. Closing this script (Ctrl+C) or quitting from the tray ends the demo."
 as_user "$bin/ropewalk-app" >"$work/window.log" 2>&1 &
