@@ -82,8 +82,19 @@ impl JournalFile {
         Ok(journal)
     }
 
-    /// Replaces the file; removes it when there is nothing to record.
+    /// Replaces the file, on disk before this returns; removes it when there is nothing to record. What outlives a loss
+    /// of power needs this: the name servers in a file.
     pub(super) fn save(&self, journal: &Journal) -> Result<(), NetError> {
+        self.write(journal, Durability::PowerLoss)
+    }
+
+    /// As [`Self::save`], but survives no more than the end of this process: devices, routes and rules go with the power, and
+    /// waiting for the disk is what a connection would otherwise spend its time on.
+    pub(super) fn save_for_this_boot(&self, journal: &Journal) -> Result<(), NetError> {
+        self.write(journal, Durability::ProcessEnd)
+    }
+
+    fn write(&self, journal: &Journal, durability: Durability) -> Result<(), NetError> {
         let path = self.path();
         if journal.is_empty() {
             return match fs::remove_file(&path) {
@@ -94,7 +105,7 @@ impl JournalFile {
         }
         let bytes = serde_json::to_vec(journal)
             .map_err(|e| NetError::Journal { path: path.clone(), reason: e.to_string() })?;
-        replace(&path, &bytes, 0o600)
+        replace(&path, &bytes, 0o600, durability)
     }
 
     /// Puts an unusable journal aside for inspection.
@@ -119,8 +130,17 @@ impl Journal {
     }
 }
 
-/// Replaces a file by rename, on disk before this returns.
-pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), NetError> {
+/// What a written file must survive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// The end of this process, however it ends.
+    ProcessEnd,
+    /// The end of everything: on disk before the call returns.
+    PowerLoss,
+}
+
+/// Replaces a file by rename.
+pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> Result<(), NetError> {
     let failed = |e| NetError::io(format!("writing {}", path.display()), e);
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".ropewalk-new");
@@ -140,14 +160,17 @@ pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), NetErr
             // The process's umask must not decide who can read this.
             file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
             file.write_all(bytes)?;
-            file.sync_all()
+            if durability == Durability::PowerLoss { file.sync_all() } else { Ok(()) }
         })
         .and_then(|()| fs::rename(&temporary, path));
     if let Err(e) = written {
         let _ = fs::remove_file(&temporary);
         return Err(failed(e));
     }
-    sync_folder_of(path).map_err(failed)
+    match durability {
+        Durability::PowerLoss => sync_folder_of(path).map_err(failed),
+        Durability::ProcessEnd => Ok(()),
+    }
 }
 
 /// Makes a rename in that folder durable.

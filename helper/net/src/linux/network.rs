@@ -144,7 +144,7 @@ impl Network {
         state.journal.tunnels.insert(name.clone(), record);
         let sysctl = if state.journal.sysctls.is_empty() { sysctl::loose_reverse_path() } else { None };
         state.journal.sysctls.extend(sysctl.clone());
-        self.file.save(&state.journal)?;
+        self.file.save_for_this_boot(&state.journal)?;
 
         let changed = match sysctl.map_or(Ok(()), |s| s.apply()) {
             Ok(()) => self.change(config, &old, &new, &mut state).await,
@@ -154,7 +154,7 @@ impl Network {
             if let Some(record) = state.journal.tunnels.get_mut(name) {
                 record.plans = vec![new];
             }
-            self.file.save(&state.journal)?;
+            self.file.save_for_this_boot(&state.journal)?;
             tracing::debug!(device = %name, slot, ?blocked, "tunnel configured");
             return Ok(Applied { table: TABLE_BASE + slot, dns: state.dns.clone(), blocked });
         };
@@ -398,7 +398,7 @@ impl Network {
         self.file.save(&state.journal)?;
         state.dns = self.dns.perform(&old, &mut new, &wants).await?;
         state.journal.dns = new;
-        self.file.save(&state.journal)
+        self.file.save_for_this_boot(&state.journal)
     }
 
     async fn refresh_dns(&self, state: &mut State) -> Result<(), NetError> {

@@ -171,6 +171,11 @@ impl Original {
 
     fn write(&self, path: &Path) -> Result<(), NetError> {
         let failed = |e| NetError::io(format!("writing {}", path.display()), e);
+        if let Original::File { bytes, .. } = self
+            && is_mounted(path)
+        {
+            return write_in_place(path, bytes).map_err(failed);
+        }
         let mut temporary = path.as_os_str().to_owned();
         // Its own for each process: helpers in several network namespaces may share the folder.
         temporary.push(format!(".ropewalk-{}", std::process::id()));
@@ -206,6 +211,12 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32, owner: (u32, u32)) -> std::io
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// Whether something is mounted at this path, as in a network namespace: then it cannot be renamed over.
+fn is_mounted(path: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts.lines().any(|line| line.split(' ').nth(4).is_some_and(|at| Path::new(at) == path))
 }
 
 fn write_in_place(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
