@@ -289,6 +289,40 @@ fn a_file_is_shown_before_it_is_saved() -> Result<()> {
 }
 
 #[test]
+fn the_window_is_right_at_360_pixels_and_by_keyboard_alone() -> Result<()> {
+    on_desktop(async |lab, desktop, _panel| {
+        let vpn = Vpn::start(lab, AuthKind::Psk)?;
+        vpn.client.import(&vpn.profile)?;
+        let window = Window::open(&desktop, &vpn.socket()).await?;
+        window.wait_for_state("disconnected").await?;
+        // The button takes the Enter key like the mouse.
+        window.type_into("main-button", "\u{e007}").await?;
+        window.wait_for_state("connected").await?;
+        ensure!(vpn.ping()?);
+
+        window.click("settings").await?;
+        window.click("theme-dark").await?;
+        window.click("settings-close").await?;
+        window.screenshot(&desktop, "7-dark").await?;
+        window.resize(360, 700).await?;
+        let stuck_out = eventually("a narrow window", PATIENCE, async || {
+            let found = window
+                .script(
+                    "if (innerWidth > 360) return null; return [...document.querySelectorAll('body *')] \
+                     .filter((e) => e.getBoundingClientRect().right > innerWidth + 1) \
+                     .map((e) => e.tagName + '.' + e.className);",
+                )
+                .await?;
+            Ok(found.as_array().cloned())
+        })
+        .await?;
+        window.screenshot(&desktop, "8-narrow").await?;
+        ensure!(stuck_out.is_empty(), "these stick out: {stuck_out:?}");
+        window.close().await
+    })
+}
+
+#[test]
 fn closing_the_window_hides_it_and_the_tray_brings_it_back() -> Result<()> {
     on_desktop(async |_lab, desktop, panel| {
         let window = Window::open(&desktop, &desktop.path("nobody.sock")).await?;
