@@ -1,12 +1,12 @@
 //! The window and the tray of Ropewalk: an unprivileged program that shows what the helper does, and steers it.
 //!
 //! [`model`] holds what is known, without any I/O; [`link`] keeps the connection to the helper and feeds it;
-//! [`deeds`] is what a click does, from the window ([`commands`]) and the tray ([`tray`]) alike. After every change
+//! [`deeds`] is what a click does, from the window (`commands`) and the tray ([`tray`]) alike. After every change
 //! [`shared`] hands the new [`view`] to the window's pages and to the tray. Secrets go to the helper or, when the user
 //! says so, to the desktop's keyring ([`keyring`]); never to a file, and never back to the pages.
 
 pub mod clock;
-pub mod commands;
+mod commands;
 pub mod deeds;
 pub mod desktop;
 pub mod imports;
