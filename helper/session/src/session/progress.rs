@@ -1,0 +1,283 @@
+//! What moves a session from one state to the next: the attempt at each gateway and address in turn, its success or
+//! failure, and the loss of what was up.
+
+use std::net::IpAddr;
+
+use rand_core::CryptoRng;
+use ropewalk_ike::exchange::config::LocalAuth;
+use ropewalk_ike::exchange::initiator::{Established, HandshakeError, InnerConfig};
+use ropewalk_ike::exchange::sa::{CloseReason, IkeSa, SaEvent};
+use ropewalk_ike::time::Instant;
+
+use super::{MAX_REFUSALS, Session, State};
+use crate::command::{Command, CredentialReason, InnerSettings};
+use crate::config::Endpoint;
+use crate::explain::{Cause, Explanation};
+
+impl Session {
+    pub(super) fn begin(&mut self) {
+        let missing = match &self.config.initiator.auth {
+            LocalAuth::EapMschapv2 { user, password, .. } => user.is_empty() || password.is_empty(),
+            LocalAuth::Psk(_) | LocalAuth::Certificate(_) => false,
+        };
+        if missing {
+            self.ask(CredentialReason::Missing);
+        } else {
+            self.next_endpoint();
+        }
+    }
+
+    fn ask(&mut self, reason: CredentialReason) {
+        if self.config.can_ask {
+            self.state = State::AskingCredential;
+            self.commands.push_back(Command::AskCredential(reason));
+        } else {
+            self.fail(Explanation::new(
+                Cause::Authentication,
+                "A user name and a password are needed, and nobody can be asked for them.",
+                "Connect with --user and --password-stdin, or from a terminal or the window.",
+            ));
+        }
+    }
+
+    pub(super) fn next_endpoint(&mut self) {
+        self.candidates.clear();
+        match self.config.gateways.get(self.endpoint) {
+            Some(Endpoint { host, .. }) => {
+                self.commands.push_back(Command::Resolve(host.clone()));
+                self.state = State::Resolving;
+            }
+            None => self.fail(Explanation::new(
+                Cause::Profile,
+                "The profile names no gateway.",
+                "Set gateway.address in the profile.",
+            )),
+        }
+    }
+
+    pub(super) fn next_candidate(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        match self.candidates.pop_front() {
+            Some(remote) => {
+                self.state = State::OpeningPath { remote };
+                self.commands.push_back(Command::OpenPath(remote));
+            }
+            None => self.endpoint_exhausted(now, rng),
+        }
+    }
+
+    pub(super) fn name_failed(&mut self, now: Instant, why: &str, rng: &mut dyn CryptoRng) {
+        let host = self.config.gateways.get(self.endpoint).map(|endpoint| endpoint.host.clone());
+        let error = Explanation::new(
+            Cause::Unreachable,
+            format!("The gateway's name {} cannot be found: {why}.", host.unwrap_or_default()),
+            "Check the name in the profile and the network's DNS.",
+        );
+        self.candidates.clear();
+        self.try_next(now, error, rng);
+    }
+
+    /// This address did not work: the next one, the next name, or the end of this round.
+    pub(super) fn try_next(&mut self, now: Instant, error: Explanation, rng: &mut dyn CryptoRng) {
+        self.close_path();
+        self.error = Some(error);
+        self.next_candidate(now, rng);
+    }
+
+    fn endpoint_exhausted(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        self.endpoint += 1;
+        if self.endpoint < self.config.gateways.len() {
+            self.next_endpoint();
+        } else if self.was_up {
+            self.wait(now, rng);
+        } else {
+            self.state = State::Failed;
+            self.commands.push_back(Command::ReleaseTunnel);
+        }
+    }
+
+    fn wait(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        self.state = State::Waiting { until: now + self.backoff.next(rng) };
+    }
+
+    pub(super) fn handshake_failed(&mut self, now: Instant, error: &HandshakeError, rng: &mut dyn CryptoRng) {
+        let gateway = self.config.gateways.get(self.endpoint).map(|endpoint| endpoint.host.as_str());
+        let offered: Vec<String> =
+            self.config.initiator.ike_proposals.iter().map(ToString::to_string).collect();
+        let explanation = Explanation::of_handshake(error, gateway.unwrap_or_default(), &offered.join(", "));
+        let no_password_here = matches!(
+            (error, &self.config.initiator.auth),
+            (HandshakeError::EapRefused(_), LocalAuth::EapMschapv2 { .. })
+        );
+        match explanation.cause {
+            Cause::Unreachable => self.try_next(now, explanation, rng),
+            Cause::Authentication if no_password_here && self.config.can_ask && !self.was_up => {
+                self.close_path();
+                let said = match error {
+                    HandshakeError::EapRefused(failure) => failure.message.clone(),
+                    _ => None,
+                };
+                self.error = Some(explanation);
+                self.ask(CredentialReason::Refused(said));
+            }
+            Cause::Authentication | Cause::NoProposal | Cause::Failed | Cause::Profile if self.was_up => {
+                self.refusals += 1;
+                self.close_path();
+                if self.refusals >= MAX_REFUSALS {
+                    self.fail(explanation);
+                } else {
+                    self.error = Some(explanation);
+                    self.wait(now, rng);
+                }
+            }
+            Cause::Authentication | Cause::NoProposal | Cause::Failed | Cause::Profile => {
+                self.close_path();
+                self.fail(explanation);
+            }
+        }
+    }
+
+    pub(super) fn drain_initiator(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        let State::Handshake(initiator) = &mut self.state else { return };
+        self.transmits.extend(std::iter::from_fn(|| initiator.poll_transmit()));
+        match initiator.poll_outcome() {
+            None => {}
+            Some(Ok(established)) => self.established(now, *established, rng),
+            Some(Err(error)) => self.handshake_failed(now, &error, rng),
+        }
+    }
+
+    fn established(&mut self, now: Instant, established: Established, rng: &mut dyn CryptoRng) {
+        let Established { sa, inner, keys } = established;
+        if self.config.log_keys {
+            let (spis, suite) = (sa.spis(), *sa.suite());
+            self.commands.push_back(Command::LogIkeKeys { spis, suite, keys: Box::new(keys) });
+        }
+        let path = sa.path();
+        if let Some(child) = sa.children().first() {
+            let settings = inner_settings(inner, child);
+            let spi_in = child.spi_in;
+            self.commands.push_back(Command::InstallChild(Box::new(child.clone())));
+            self.commands.push_back(Command::ConfigureTunnel(Box::new(settings.clone())));
+            self.commands.push_back(Command::SendWith { spi_in, path });
+            self.remember_addresses(&settings);
+            self.inner = Some(settings);
+        }
+        self.was_up = true;
+        self.refusals = 0;
+        self.error = None;
+        self.backoff.reset();
+        self.state = State::Connected(Box::new(sa));
+        self.drain_sa(now, rng);
+    }
+
+    /// The next attempt asks for the same inner addresses, so that open connections survive it.
+    fn remember_addresses(&mut self, settings: &InnerSettings) {
+        for (address, _) in &settings.addresses {
+            let request = &mut self.config.initiator.request;
+            match address {
+                IpAddr::V4(v4) => request.ipv4 = request.ipv4.map(|_| Some(*v4)),
+                IpAddr::V6(v6) => request.ipv6 = request.ipv6.map(|_| Some(*v6)),
+            }
+        }
+    }
+
+    pub(super) fn drain_sa(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        let (State::Connected(sa) | State::Closing(sa)) = &mut self.state else { return };
+        let path = sa.path();
+        self.transmits.extend(std::iter::from_fn(|| sa.poll_transmit()));
+        let mut closed = None;
+        while let Some(event) = sa.poll_event() {
+            match event {
+                SaEvent::ChildUp { child, replaces: _ } => {
+                    let spi_in = child.spi_in;
+                    self.commands.push_back(Command::InstallChild(child));
+                    self.commands.push_back(Command::SendWith { spi_in, path });
+                }
+                SaEvent::ChildDown { spi_in, spi_out: _ } => {
+                    self.commands.push_back(Command::RemoveChild(spi_in));
+                }
+                SaEvent::ChildRefused(notify) => tracing::warn!(%notify, "the gateway refused a CHILD_SA"),
+                SaEvent::PathChanged(path) => {
+                    if let Some(child) = sa.children().last() {
+                        self.commands.push_back(Command::SendWith { spi_in: child.spi_in, path });
+                    }
+                }
+                SaEvent::Closed(reason) => closed = Some(reason),
+            }
+        }
+        // An IKE_SA without a CHILD_SA carries nothing: it is as good as lost.
+        let empty = matches!(self.state, State::Connected(ref sa) if sa.children().is_empty());
+        match closed {
+            Some(_) if matches!(self.state, State::Closing(_)) => self.go_idle(),
+            Some(reason) => {
+                self.close_path();
+                self.lost(now, explain_close(reason), rng);
+            }
+            None if empty => {
+                if let State::Connected(mut sa) = std::mem::replace(&mut self.state, State::Idle) {
+                    sa.close(now, rng);
+                    self.transmits.extend(std::iter::from_fn(|| sa.poll_transmit()));
+                }
+                self.close_path();
+                self.lost(now, explain_close(CloseReason::DeletedByPeer), rng);
+            }
+            None => {}
+        }
+    }
+
+    /// The connection is gone, the intent is not: another try, the first one at once but for the jitter.
+    pub(super) fn lost(&mut self, now: Instant, error: Explanation, rng: &mut dyn CryptoRng) {
+        self.error = Some(error);
+        self.close_path();
+        self.wait(now, rng);
+    }
+
+    pub(super) fn forget(&mut self, sa: &IkeSa) {
+        for child in sa.children() {
+            self.commands.push_back(Command::RemoveChild(child.spi_in));
+        }
+    }
+
+    fn close_path(&mut self) {
+        if let Some(link) = self.link.take() {
+            self.commands.push_back(Command::ClosePath(link));
+        }
+    }
+
+    pub(super) fn fail(&mut self, error: Explanation) {
+        self.error = Some(error);
+        self.state = State::Failed;
+        self.inner = None;
+        self.commands.push_back(Command::ReleaseTunnel);
+    }
+
+    pub(super) fn go_idle(&mut self) {
+        self.close_path();
+        self.state = State::Idle;
+        self.was_up = false;
+        self.inner = None;
+        self.commands.push_back(Command::ReleaseTunnel);
+    }
+}
+
+fn inner_settings(inner: InnerConfig, child: &ropewalk_ike::exchange::child::ChildSa) -> InnerSettings {
+    InnerSettings {
+        addresses: inner.addresses,
+        dns_servers: inner.dns_servers,
+        dns_domains: inner.dns_domains,
+        reachable: child.ts_remote.clone(),
+        local: child.ts_local.clone(),
+    }
+}
+
+fn explain_close(reason: CloseReason) -> Explanation {
+    let hint = "Ropewalk keeps trying until you disconnect.";
+    let message = match reason {
+        CloseReason::DeletedByPeer => "The gateway ended the connection.".to_owned(),
+        CloseReason::PeerDead => "The gateway stopped answering.".to_owned(),
+        CloseReason::Deleted => "The connection was closed.".to_owned(),
+        CloseReason::Fatal(notify) => format!("The gateway reported a fatal error ({notify})."),
+    };
+    let cause = if reason == CloseReason::PeerDead { Cause::Unreachable } else { Cause::Failed };
+    Explanation::new(cause, message, hint)
+}
