@@ -174,17 +174,18 @@ impl Service {
         self.authoriser.check(&caller.peer, Action::Connect).await?;
         let key = Key { owner: uid, profile: stored.profile.name.clone() };
         // What is wanted may be there or on its way already, from the window for example.
-        let handle = match self.engine.find(&key) {
-            Some(handle) => handle,
+        let (handle, ours) = match self.engine.find(&key) {
+            Some(handle) => (handle, false),
             None => {
                 complete(&mut stored, user, password, &caller.credentials).await?;
-                self.engine.connect(ConnectRequest {
+                let handle = self.engine.connect(ConnectRequest {
                     profile: stored.profile,
                     secrets: stored.secrets,
                     source: stored.source,
                     owner: uid,
                     credentials: caller.credentials.clone(),
-                })?
+                })?;
+                (handle, true)
             }
         };
         if wait_seconds == 0 {
@@ -193,7 +194,7 @@ impl Service {
         let limit = Duration::from_secs(u64::from(wait_seconds.min(MAX_WAIT)));
         match tokio::time::timeout(limit, self.until_connected(&handle)).await {
             Ok(result) => result,
-            Err(_) => Err(self.give_up(&handle, wait_seconds).await),
+            Err(_) => Err(self.give_up(&handle, wait_seconds, ours).await),
         }
     }
 
@@ -224,20 +225,25 @@ impl Service {
         }
     }
 
-    /// Ends an attempt that ran out of time. What is known of the cause is told rather than the time.
-    async fn give_up(&self, handle: &ConnectionHandle, seconds: u32) -> ErrorInfo {
+    /// Ends an attempt that ran out of time, if this request began it: one that somebody else wants goes on.
+    /// What is known of the cause is told rather than the time.
+    async fn give_up(&self, handle: &ConnectionHandle, seconds: u32, ours: bool) -> ErrorInfo {
         let status = self.own_status(handle.key());
         let error = status.error.unwrap_or_else(|| {
             let gateway = status.gateway.address.map(|address| format!(" {address}")).unwrap_or_default();
             ErrorInfo::new(
                 ErrorCode::GatewayUnreachable,
                 format!(
-                    "`{}` did not connect within {seconds} seconds; the gateway{gateway} did not answer in time, and the attempt was ended",
-                    handle.key().profile
+                    "`{}` did not connect within {seconds} seconds; the gateway{gateway} did not answer in time{}",
+                    handle.key().profile,
+                    if ours { ", and the attempt was ended" } else { "; the attempt goes on" }
                 ),
                 "check the network and the gateway's address, or allow more time with --wait",
             )
         });
+        if !ours {
+            return error;
+        }
         handle.disconnect().await;
         if tokio::time::timeout(GIVE_UP_TIME, handle.ended()).await.is_err() {
             tracing::warn!(profile = %handle.key().profile, "the attempt is slow to end");

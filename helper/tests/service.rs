@@ -225,6 +225,19 @@ async fn a_connection_outlives_its_client_and_ends_by_disconnect() {
 }
 
 #[tokio::test]
+async fn a_second_waiter_that_runs_out_of_time_does_not_end_the_first_ones_attempt() {
+    let helper = helper();
+    helper.import(&silent_profile("silent")).await;
+    let (client, _events) = helper.client().await;
+    client.request(connect("silent", 0)).await.unwrap();
+    let error = client.request(connect("silent", 1)).await.unwrap_err().to_info();
+    assert_eq!(error.code, ErrorCode::GatewayUnreachable, "{error}");
+    let status = Request::Status { name: Some("silent".into()), all: false };
+    let Reply::Statuses(statuses) = client.request(status).await.unwrap() else { panic!() };
+    assert_eq!(statuses[0].state, State::Connecting);
+}
+
+#[tokio::test]
 async fn the_socket_is_root_s_and_goes_with_the_process() {
     let helper = helper();
     let metadata = std::fs::metadata(helper.socket()).unwrap();
