@@ -15,6 +15,7 @@ mod progress;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use rand_core::CryptoRng;
 use ropewalk_ike::error::PeerMisbehaved;
@@ -30,6 +31,9 @@ use crate::backoff::Backoff;
 use crate::command::{Command, InnerSettings};
 use crate::config::SessionConfig;
 use crate::explain::{Cause, Explanation};
+
+/// A disconnect is over after this, whether the gateway hears of it or not.
+pub const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Refused logins in a row that a reconnect survives: a gateway that comes back may refuse for a while.
 const MAX_REFUSALS: u32 = 3;

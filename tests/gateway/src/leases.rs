@@ -98,7 +98,7 @@ impl Leases {
         let pools = self.pools.iter().filter(|pool| pool.addr().is_ipv4() == ipv4);
         // At most as many candidates are passed over as there are leases and reserved addresses.
         pools
-            .flat_map(|pool| pool_addresses(pool))
+            .flat_map(pool_addresses)
             .find(|address| !self.leases.contains_key(address) && !self.reserved.contains(address))
     }
 

@@ -9,6 +9,8 @@
 //! - [`world`]: both ends, the network and the clock.
 //! - [`setup`]: matching configurations of both ends.
 
+#![allow(clippy::panic, reason = "a simulation that cannot be set up is a failed test")]
+
 pub mod client;
 pub mod network;
 pub mod setup;
