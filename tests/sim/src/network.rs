@@ -49,7 +49,10 @@ pub struct Network {
     /// Nothing arrives at all.
     pub cut: bool,
     in_flight: BTreeMap<(Instant, u64), Datagram>,
-    sent: u64,
+    sequence: u64,
+    datagrams: u64,
+    last: Option<Datagram>,
+    recorded: Option<Vec<Datagram>>,
     digest: digest::Context,
     /// With a NAT: the client's own address to the public one.
     nat: Option<BTreeMap<SocketAddr, SocketAddr>>,
@@ -70,7 +73,10 @@ impl Network {
             faults,
             cut: false,
             in_flight: BTreeMap::new(),
-            sent: 0,
+            sequence: 0,
+            datagrams: 0,
+            last: None,
+            recorded: None,
             digest: digest::Context::new(&digest::SHA256),
             nat: nat.then(BTreeMap::new),
             next_port: 40_000,
@@ -79,8 +85,25 @@ impl Network {
 
     /// How many datagrams were sent so far.
     #[must_use]
-    pub fn sent(&self) -> u64 {
-        self.sent
+    pub fn datagrams(&self) -> u64 {
+        self.datagrams
+    }
+
+    /// The datagram sent last.
+    #[must_use]
+    pub fn last_sent(&self) -> Option<&Datagram> {
+        self.last.as_ref()
+    }
+
+    /// From now on all datagrams are kept.
+    pub fn record(&mut self) {
+        self.recorded = Some(Vec::new());
+    }
+
+    /// The datagrams sent since [`Self::record`].
+    #[must_use]
+    pub fn recorded(&self) -> &[Datagram] {
+        self.recorded.as_deref().unwrap_or_default()
     }
 
     /// A hash over the times, addresses and bytes of all datagrams sent so far.
@@ -114,7 +137,9 @@ impl Network {
 
     /// Sends a datagram from the gateway's side, or from anywhere outside.
     pub fn send(&mut self, now: Instant, datagram: Datagram, rng: &mut ChaCha20Rng) {
-        self.sent += 1;
+        self.datagrams += 1;
+        self.last = Some(datagram.clone());
+        self.recorded.iter_mut().for_each(|kept| kept.push(datagram.clone()));
         let micros = u64::try_from(now.since_start().as_micros()).unwrap_or(u64::MAX);
         self.digest.update(&micros.to_be_bytes());
         self.digest.update(format!("{} {} ", datagram.source, datagram.destination).as_bytes());
@@ -126,8 +151,8 @@ impl Network {
             }
             let held_up = if below(rng, 1000) < self.faults.reorder { below(rng, 400) } else { 0 };
             let delay = Duration::from_millis(u64::from(10 + below(rng, 10) + held_up));
-            self.sent += 1;
-            self.in_flight.insert((now + delay, self.sent), datagram.clone());
+            self.sequence += 1;
+            self.in_flight.insert((now + delay, self.sequence), datagram.clone());
         }
     }
 

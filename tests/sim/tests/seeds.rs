@@ -3,6 +3,8 @@
 //! Whatever the network does, a connection comes up, carries, survives what happens to it or comes back with the same
 //! inner address, and in the end neither side has anything left.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -19,8 +21,16 @@ const PARTS: u64 = 4;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// What one life came to.
+#[derive(Debug, PartialEq, Eq)]
+struct Life {
+    digest: [u8; 32],
+    /// How often the client got in.
+    entries: usize,
+}
+
 /// One life of a connection.
-fn live(seed: u64) -> [u8; 32] {
+fn live(seed: u64) -> Life {
     let mut choices = ChaCha20Rng::seed_from_u64(seed ^ 0x5eed);
     let setup = Setup::of_seed(&mut choices);
     let faults = Faults::of_seed(&mut choices);
@@ -48,7 +58,8 @@ fn live(seed: u64) -> [u8; 32] {
     let empty = |world: &World| world.gateway.as_ref().is_some_and(|gateway| gateway.clients().is_empty());
     assert!(world.run_until(5 * MINUTE, empty), "the gateway keeps the client");
     assert!(world.gateway_children.is_empty(), "the gateway keeps a CHILD_SA");
-    world.digest()
+    let entries = world.gateway_log.iter().filter(|line| line.starts_with("up")).count();
+    Life { digest: world.digest(), entries }
 }
 
 /// Connects, as often as a patient user would.
@@ -103,14 +114,18 @@ fn settle(world: &mut World) {
 
 fn part(part: u64) {
     let seeds = std::env::var("ROPEWALK_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS);
+    let (mut lives, mut entries) = (0, 0);
     for seed in (0..seeds).filter(|seed| seed % PARTS == part) {
-        if catch_unwind(AssertUnwindSafe(|| live(seed))).is_err() {
+        let Ok(life) = catch_unwind(AssertUnwindSafe(|| live(seed))) else {
             panic!(
                 "seed {seed} failed; replay it: \
                  ROPEWALK_SEED={seed} cargo test -p ropewalk-sim --test seeds -- --ignored one_seed"
             );
-        }
+        };
+        lives += 1;
+        entries += life.entries;
     }
+    assert!(entries > lives, "{lives} connections never came back: nothing ever happened to them");
 }
 
 #[test]
