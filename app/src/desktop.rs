@@ -9,13 +9,20 @@ static TRAY_HOST: AtomicBool = AtomicBool::new(cfg!(not(target_os = "linux")));
 
 /// Has the web view draw with the processor rather than the graphics card. Our pages are small; where there is no
 /// card (a virtual machine, a remote desktop), starting up its emulation takes seconds before the first frame, and where
-/// there is one it is not worth its memory. Whoever has set the variable knows better. Call it first of all.
+/// there is one it is not worth its memory. Whoever has set a variable knows better. Call it first of all.
 #[cfg(target_os = "linux")]
 pub fn prepare_web_view() {
-    const VARIABLE: &str = "WEBKIT_SKIA_ENABLE_CPU_RENDERING";
-    if std::env::var_os(VARIABLE).is_none() {
-        // SAFETY: nothing else has run yet, so no other thread reads or writes the environment.
-        unsafe { std::env::set_var(VARIABLE, "1") };
+    let mut variables = vec!["WEBKIT_SKIA_ENABLE_CPU_RENDERING"];
+    // Without this renderer nothing of the card is touched at all, but WebDriver's screenshots never come: so not when
+    // the window is driven by tests.
+    if std::env::var_os("TAURI_WEBVIEW_AUTOMATION").is_none() {
+        variables.push("WEBKIT_DISABLE_DMABUF_RENDERER");
+    }
+    for variable in variables {
+        if std::env::var_os(variable).is_none() {
+            // SAFETY: nothing else has run yet, so no other thread reads or writes the environment.
+            unsafe { std::env::set_var(variable, "1") };
+        }
     }
 }
 
