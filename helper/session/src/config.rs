@@ -18,6 +18,8 @@ pub struct SessionConfig {
     pub gateways: Vec<Endpoint>,
     /// What the initial exchanges need. With EAP and an empty password the session asks for one first.
     pub initiator: InitiatorConfig,
+    /// Say to be the address that the gateway is reached from, instead of `initiator.local_id`.
+    pub identity_from_address: bool,
     /// Somebody can be asked for a credential.
     pub can_ask: bool,
     /// Hand out keys for a key log.

@@ -25,6 +25,7 @@ use ropewalk_ike::exchange::nat::NatSituation;
 use ropewalk_ike::exchange::sa::{Features, IkeSa};
 use ropewalk_ike::exchange::{IkeSpis, Path, Transmit};
 use ropewalk_ike::time::{Instant, UnixTime};
+use ropewalk_ike::wire::Identification;
 use zeroize::Zeroizing;
 
 use crate::backoff::Backoff;
@@ -234,10 +235,11 @@ impl Session {
             return;
         }
         self.link = Some(path.link);
-        let config = ropewalk_ike::exchange::config::InitiatorConfig {
-            wall_clock: self.wall_clock,
-            ..self.config.initiator.clone()
-        };
+        let mut config = self.config.initiator.clone();
+        config.wall_clock = self.wall_clock;
+        if self.config.identity_from_address {
+            config.local_id = Identification::address(path.local.ip());
+        }
         match Initiator::start(config, path, now, rng) {
             Ok(initiator) => {
                 self.state = State::Handshake(Box::new(initiator));

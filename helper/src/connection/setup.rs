@@ -1,6 +1,6 @@
 //! From a profile to what the session needs.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +57,13 @@ pub fn session_config(
     };
     let gateways = profile.gateway.addresses.iter();
     let gateways = gateways.map(|host| Endpoint { host: host.clone(), port: profile.gateway.port });
-    Ok(SessionConfig { gateways: gateways.collect(), initiator, can_ask: credentials.can_ask(), log_keys })
+    Ok(SessionConfig {
+        gateways: gateways.collect(),
+        identity_from_address: profile.auth.method == Method::Psk && profile.auth.identity.is_none(),
+        initiator,
+        can_ask: credentials.can_ask(),
+        log_keys,
+    })
 }
 
 fn local_auth(profile: &Profile, secrets: &Secrets) -> Result<LocalAuth, ErrorInfo> {
@@ -101,7 +107,8 @@ fn local_identity(profile: &Profile, auth: &LocalAuth) -> Result<Identification,
         LocalAuth::EapMschapv2 { user, .. } if !user.is_empty() => identification("auth.user", user),
         // Nobody's name: the gateway learns the user's from EAP.
         LocalAuth::EapMschapv2 { .. } => Ok(Identification::fqdn("ropewalk")),
-        LocalAuth::Psk(_) => Err(missing("auth.identity")),
+        // Replaced by the address that the gateway is reached from, which is known when there is a path.
+        LocalAuth::Psk(_) => Ok(Identification::address(Ipv4Addr::UNSPECIFIED.into())),
     }
 }
 

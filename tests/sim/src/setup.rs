@@ -96,7 +96,13 @@ impl Setup {
             wall_clock: WALL_CLOCK,
         };
         let gateways = vec![Endpoint { host: "gateway.sim.test".to_owned(), port: 500 }];
-        let client = SessionConfig { gateways, initiator, can_ask: false, log_keys: false };
+        let client = SessionConfig {
+            gateways,
+            initiator,
+            identity_from_address: false,
+            can_ask: false,
+            log_keys: false,
+        };
         Self { client, gateway, nat: true }
     }
 
