@@ -71,10 +71,12 @@ pub async fn answer(shared: Arc<Shared>, id: u64, given: Credentials, remember: 
     send_answer(&shared, id, Some(given)).await;
 }
 
-/// The user does not answer: the attempt ends.
+/// The user does not answer: the attempt ends. After a wrong answer it has failed, and the window goes on saying so;
+/// without any it is as if it had not been begun.
 pub async fn answer_cancel(shared: Arc<Shared>, id: u64) {
-    if shared.change(|model| model.take_question(id)).is_some() {
-        send_answer(&shared, id, None).await;
+    let Some(request) = shared.change(|model| model.take_question(id)) else { return };
+    send_answer(&shared, id, None).await;
+    if request.reason != CredentialReason::Wrong {
         disconnect(shared).await;
     }
 }

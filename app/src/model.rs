@@ -178,9 +178,11 @@ impl Model {
         Some(name)
     }
 
-    /// The helper says that this profile is down, by reply rather than by push.
+    /// The helper says that this profile is down as the user wished, by reply rather than by push. That the attempt
+    /// failed by being ended is no news then.
     pub fn ended(&mut self, name: &str) {
-        if self.statuses.get(name).is_some_and(|status| status.state == State::Disconnecting) {
+        let over = |status: &Status| matches!(status.state, State::Disconnecting | State::Failed);
+        if self.statuses.get(name).is_some_and(over) {
             self.statuses.remove(name);
             self.totals.remove(name);
         }

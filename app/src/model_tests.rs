@@ -63,6 +63,7 @@ fn an_attempt_taken_back_does_not_fail_afterwards() {
     let (attempt, _) = model.begin("Lab");
     assert_eq!(model.end().as_deref(), Some("Lab"));
     assert!(!model.wants("Lab", attempt));
+    model.set_status(status("Lab", State::Failed));
     model.ended("Lab");
     model.refused("Lab", attempt, ErrorInfo::new(ErrorCode::Failed, "cancelled", ""));
     assert_eq!(model.shown().state, State::Disconnected);

@@ -226,12 +226,10 @@ fn a_wrong_password_is_a_failure_with_cause_and_what_to_do() -> Result<()> {
         if window.has("password-again").await? {
             window.screenshot(&desktop, "4-wrong-password").await?;
             window.click("password-cancel").await?;
-            window.wait_for_state("disconnected").await?;
-        } else {
-            ensure!(!window.text("cause").await?.is_empty() && !window.text("hint").await?.is_empty());
-            panel.wait("a tray that says so", |tray| tray.label == "Ropewalk: Failed").await?;
-            window.screenshot(&desktop, "4-wrong-password").await?;
         }
+        panel.wait("a tray that says so", |tray| tray.label == "Ropewalk: Failed").await?;
+        ensure!(!window.text("cause").await?.is_empty() && !window.text("hint").await?.is_empty());
+        window.screenshot(&desktop, "5-failed").await?;
         ensure!(!vpn.ping()?);
         window.close().await
     })
@@ -252,7 +250,7 @@ fn without_the_helper_the_window_says_how_to_start_it_and_goes_on_when_it_is_the
         let notice = window.text("helper-notice").await?;
         ensure!(notice.contains("systemctl start ropewalk-helper"), "{notice}");
         panel.wait("a tray that says so", |tray| tray.label == "Ropewalk: Service not running").await?;
-        window.screenshot(&desktop, "5-no-helper").await?;
+        window.screenshot(&desktop, "6-no-helper").await?;
 
         vpn.client.start_helper()?;
         window.wait_for_state("disconnected").await?;
@@ -277,7 +275,7 @@ fn a_file_is_shown_before_it_is_saved() -> Result<()> {
             !vpn.client.cli(&["profiles"])?.stdout.contains("lab"),
             "it was saved before it was looked at"
         );
-        window.screenshot(&desktop, "6-preview").await?;
+        window.screenshot(&desktop, "7-preview").await?;
         window.click("import-save").await?;
         window.find("profile").await?;
         ensure!(vpn.client.cli(&["profiles"])?.stdout.contains("lab"));
@@ -303,7 +301,7 @@ fn the_window_is_right_at_360_pixels_and_by_keyboard_alone() -> Result<()> {
         window.click("settings").await?;
         window.click("theme-dark").await?;
         window.click("settings-close").await?;
-        window.screenshot(&desktop, "7-dark").await?;
+        window.screenshot(&desktop, "8-dark").await?;
         window.resize(360, 700).await?;
         let stuck_out = eventually("a narrow window", PATIENCE, async || {
             let found = window
@@ -316,7 +314,7 @@ fn the_window_is_right_at_360_pixels_and_by_keyboard_alone() -> Result<()> {
             Ok(found.as_array().cloned())
         })
         .await?;
-        window.screenshot(&desktop, "8-narrow").await?;
+        window.screenshot(&desktop, "9-narrow").await?;
         ensure!(stuck_out.is_empty(), "these stick out: {stuck_out:?}");
         window.close().await
     })
