@@ -29,8 +29,10 @@ impl IkeSa {
         if outcome.is_ok() {
             outcome = self.fatal_notify(payloads);
         }
-        let answer =
-            if deleted.is_empty() { Vec::new() } else { vec![Payload::Delete(Delete::esp(deleted))] };
+        let mut answer = self.answer_mobike(payloads);
+        if !deleted.is_empty() {
+            answer.push(Payload::Delete(Delete::esp(deleted)));
+        }
         (answer, outcome)
     }
 

@@ -3,6 +3,7 @@
 mod established;
 mod initial;
 mod misbehaviour;
+mod mobike;
 
 use std::time::Duration;
 
