@@ -11,6 +11,7 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ropewalk_ipc::{
     ClientMessage, CredentialField, CredentialReason, CredentialRequest, Credentials, ErrorCode, ErrorInfo,
@@ -278,6 +279,8 @@ fn on_a_terminal(socket: &Path, arguments: &str, typed: &str) -> Output {
     while !screen.ends_with(b": ") && out.read(&mut octet).unwrap() == 1 {
         screen.push(octet[0]);
     }
+    // The prompt is there a moment before the echo is off; nobody types within that moment.
+    std::thread::sleep(Duration::from_millis(500));
     let mut keyboard = child.stdin.take().unwrap();
     keyboard.write_all(typed.as_bytes()).unwrap();
     out.read_to_end(&mut screen).unwrap();
