@@ -1,5 +1,7 @@
 //! The program `ropewalk-gateway` in a namespace: what it makes, what it answers, and that it leaves nothing.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
