@@ -98,8 +98,7 @@ impl Desktop {
         // The server says its number on a line of its own when it is ready.
         let number = until("a display", PATIENCE, || {
             let log = display.log();
-            let said = log.lines().find(|line| line.parse::<u32>().is_ok()).map(str::to_owned);
-            said
+            log.lines().find(|line| line.parse::<u32>().is_ok()).map(str::to_owned)
         })?;
 
         let socket = dir.join("run/bus");
