@@ -72,13 +72,8 @@ fn device_addresses_and_forwarding_come_and_go_with_the_program() {
     assert!(!control.exists());
 }
 
-#[test]
-fn the_control_socket_shows_clients_and_ends_them_and_so_does_the_end() {
-    let lab = Lab::new().unwrap();
-    let site = Site::new(&lab, SiteOptions::default()).unwrap();
-    let control = lab.dir().join("control");
-    let mut process = start(&site.gateway, &control);
-    let client = SwanClient {
+fn client() -> SwanClient {
+    SwanClient {
         gateway: GATEWAY_V4.into(),
         gateway_id: "psk.gw.test".to_owned(),
         auth: SwanAuth::Psk { id: "alice@corp.test".to_owned(), secret: "correct horse battery".to_owned() },
@@ -86,8 +81,38 @@ fn the_control_socket_shows_clients_and_ends_them_and_so_does_the_end() {
         esp: "aes256gcm16".to_owned(),
         traffic: vec![LAN_V4.to_owned()],
         authorities: Vec::new(),
-    };
-    let swan = Swan::start(&site.client, "swan-client", &client.config()).unwrap();
+    }
+}
+
+#[test]
+fn when_a_nat_forgets_the_client_its_next_packet_tells_where_it_is_now() {
+    let lab = Lab::new().unwrap();
+    let site = Site::new(&lab, SiteOptions::default()).unwrap();
+    let control = lab.dir().join("control");
+    let _process = start(&site.gateway, &control);
+    let swan = Swan::start(&site.client, "swan-client", &client().config()).unwrap();
+    swan.initiate("net", PATIENCE).unwrap();
+    assert!(site.client.ping("10.77.50.2", 1).unwrap());
+    let before = ask(&control, "list")[0]["remote"].clone();
+
+    // A device that goes down takes its masqueraded connections with it; the new ones get other ports.
+    let other_ports = "table ip moved {\n chain post {\n  type nat hook postrouting priority 90;\n  \
+                       oifname \"outside\" meta l4proto udp masquerade to :61000-61999\n }\n}\n";
+    site.router.nft(other_ports).unwrap();
+    site.router.ip("link set outside down\nlink set outside up\n").unwrap();
+    assert!(site.client.ping("10.77.50.2", 5).unwrap(), "{}", swan.log());
+    let after = ask(&control, "list")[0]["remote"].clone();
+    assert_ne!(before, after);
+    assert!(after.as_str().unwrap().contains(":61"), "{after}");
+}
+
+#[test]
+fn the_control_socket_shows_clients_and_ends_them_and_so_does_the_end() {
+    let lab = Lab::new().unwrap();
+    let site = Site::new(&lab, SiteOptions::default()).unwrap();
+    let control = lab.dir().join("control");
+    let mut process = start(&site.gateway, &control);
+    let swan = Swan::start(&site.client, "swan-client", &client().config()).unwrap();
     let gone = || swan.list_sas().is_ok_and(|list| !list.contains("ESTABLISHED")).then_some(());
 
     swan.initiate("net", PATIENCE).unwrap();
