@@ -29,6 +29,9 @@ use crate::{
 /// Where the lock files of running laboratories are.
 const LOCKS: &str = "/run/ropewalk-lab";
 
+/// Locked by whoever sweeps or makes a lock file.
+const SWEEPING: &str = "/run/ropewalk-lab.sweeping";
+
 /// Limit of one administrative command; they take milliseconds, but a loaded machine may stall.
 pub(crate) const ADMIN_LIMIT: Duration = Duration::from_secs(30);
 
@@ -61,7 +64,8 @@ impl Lab {
             });
         }
         fs::create_dir_all(LOCKS).context(|| format!("make {LOCKS}"))?;
-        sweep()?;
+        let sweeping = alone()?;
+        sweep_alone()?;
         let prefix = format!(
             "rw{}x{}",
             base32(u64::from(std::process::id())),
@@ -79,6 +83,7 @@ impl Lab {
             .keep();
         fs::write(&lock_path, dir.as_os_str().as_encoded_bytes())
             .context(|| format!("write {}", lock_path.display()))?;
+        drop(sweeping);
         Ok(Self { inner: Arc::new(Inner { prefix, dir, lock_path, _lock: lock }) })
     }
 
@@ -138,6 +143,20 @@ impl Drop for Inner {
 /// # Errors
 /// When the lock files cannot be listed. What cannot be removed is logged and left.
 pub fn sweep() -> Result<()> {
+    let _sweeping = alone()?;
+    sweep_alone()
+}
+
+/// Waits until no other run, or thread of this one, sweeps or makes its lock file.
+fn alone() -> Result<Flock<File>> {
+    let file = File::create(SWEEPING).context(|| format!("make {SWEEPING}"))?;
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| std::io::Error::from(errno))
+        .context(|| format!("lock {SWEEPING}"))
+}
+
+/// With [`alone`]'s lock held: a lock file that is not locked is then a dead run's, and is whole.
+fn sweep_alone() -> Result<()> {
     let entries = match fs::read_dir(LOCKS) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -149,9 +168,6 @@ pub fn sweep() -> Result<()> {
         let Ok(_lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
         let prefix = entry.file_name().to_string_lossy().into_owned();
         let content = read_lossy(&entry.path());
-        if content.is_empty() && is_alive(&prefix) {
-            continue; // between creation and lock
-        }
         tracing::info!(prefix, "sweeping what a killed run has left");
         for name in namespaces_with(&prefix) {
             remove_namespace(&name);
@@ -191,12 +207,6 @@ fn namespaces_with(prefix: &str) -> Vec<String> {
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .filter(|name| name.starts_with(&start))
         .collect()
-}
-
-/// Whether the process that a prefix is named after exists.
-fn is_alive(prefix: &str) -> bool {
-    let Some(pid) = prefix.strip_prefix("rw").and_then(|rest| rest.split('x').next()) else { return false };
-    u64::from_str_radix(pid, 32).is_ok_and(|pid| Path::new("/proc").join(pid.to_string()).exists())
 }
 
 fn logs_below(dir: &Path) -> Vec<PathBuf> {

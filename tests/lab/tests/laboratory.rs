@@ -192,9 +192,12 @@ fn leftovers_of_a_killed_run_are_swept_and_live_ones_are_not() -> Result<()> {
     run(Command::new("ip").args(["netns", "add", &name]), &[], PATIENCE)?.success()?;
     let mut inside = Command::new("ip").args(["netns", "exec", &name, "sleep", "600"]).spawn()?;
     std::fs::create_dir_all("/run/ropewalk-lab")?;
-    std::fs::write(Path::new("/run/ropewalk-lab").join(prefix), dir.as_os_str().as_encoded_bytes())?;
     // `ip` has to enter the namespace before the process can be found in it.
     std::thread::sleep(Duration::from_millis(300));
+    // Whole at once: another test of this run may sweep at any time.
+    let unlocked = Path::new("/run").join(format!("{prefix}-lock"));
+    std::fs::write(&unlocked, dir.as_os_str().as_encoded_bytes())?;
+    std::fs::rename(&unlocked, Path::new("/run/ropewalk-lab").join(prefix))?;
 
     sweep()?;
     ensure!(!Path::new("/run/netns").join(&name).exists(), "the namespace is gone");
