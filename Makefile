@@ -36,7 +36,7 @@ test:
 
 bench:
 	scripts/setup.sh test
-	scripts/bench.sh
+	scripts/bench.sh $(ARGS)
 
 fuzz:
 	scripts/setup.sh headless

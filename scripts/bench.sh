@@ -8,4 +8,4 @@ export PATH="$PWD/target/tools/node_modules/.bin:$HOME/.cargo/bin:$PATH"
 cargo build --workspace --bins --release --locked
 as_root=()
 if [ "$(id -u)" != 0 ]; then as_root=(sudo -E env "PATH=$PATH"); fi
-exec "${as_root[@]}" "${CARGO_TARGET_DIR:-target}/release/ropewalk-bench"
+exec "${as_root[@]}" "${CARGO_TARGET_DIR:-target}/release/ropewalk-bench" "$@"

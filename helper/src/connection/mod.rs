@@ -4,7 +4,6 @@
 //! on it, and the socket of the path in use. IKE messages come out of the pump's queue and go into the session; what
 //! the session wants done comes out as commands, which [`tunnel`] makes true.
 
-mod keylog;
 mod report;
 mod setup;
 mod tunnel;
@@ -205,7 +204,7 @@ impl Connection {
             Wish::ReleaseTunnel => self.tunnel.release(&self.platform).await,
             Wish::LogIkeKeys { spis, suite, keys } => {
                 if let Some(folder) = &self.context.config.key_log_dir {
-                    keylog::ike(folder, spis, &suite, &keys);
+                    ropewalk_keylog::ike(folder, spis, &suite, &keys);
                 }
             }
         }

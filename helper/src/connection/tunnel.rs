@@ -23,7 +23,6 @@ use ropewalk_net::{
 use ropewalk_profile::{AddressSource, Profile};
 use ropewalk_session::InnerSettings;
 
-use super::keylog;
 use crate::engine::{ConnectionContext, EngineConfig};
 use crate::platform::Platform;
 
@@ -230,7 +229,7 @@ impl Tunnel {
             peer: None,
         })?;
         if let (Some(folder), Some(link)) = (&config.key_log_dir, &self.link) {
-            keylog::child(folder, &child, link.path);
+            ropewalk_keylog::child(folder, &child, link.path);
         }
         self.children.push(Installed { sa: child, inbound, outbound: OutboundHandle::new(outbound), suite });
         Ok(())

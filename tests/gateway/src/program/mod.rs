@@ -5,12 +5,10 @@
 //! - [`plane`]: sockets and CHILD_SAs in the packet pump.
 //! - [`host`]: the TUN device's addresses, and forwarding.
 //! - [`control`]: questions and orders for tests.
-//! - [`keylog`]: keys for Wireshark.
 
 mod config;
 mod control;
 mod host;
-mod keylog;
 mod plane;
 
 use std::os::fd::AsFd;
@@ -171,12 +169,12 @@ impl Program {
             match event {
                 GatewayEvent::IkeKeys { spis, suite, keys } => {
                     if let Some(folder) = &self.key_log {
-                        keylog::ike(folder, spis, &suite, &keys);
+                        ropewalk_keylog::ike(folder, spis, &suite, &keys);
                     }
                 }
                 GatewayEvent::ChildUp { client, child, path } => {
                     if let Some(folder) = &self.key_log {
-                        keylog::child(folder, &child, path);
+                        ropewalk_keylog::child(folder, &child, path);
                     }
                     let spi_in = child.spi_in;
                     if let Err(error) = self.plane.install(client, &child, path) {

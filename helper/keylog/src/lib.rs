@@ -1,4 +1,5 @@
-//! A key log in the two files that Wireshark reads as its tables.
+//! The administrator's key log: the two files that Wireshark reads as its tables. The lines are `ropewalk_ike::keylog`'s;
+//! here they are written. A file that cannot be written is a warning in the log, never a reason to stop.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -11,7 +12,7 @@ use ropewalk_ike::exchange::{IkeSpis, Path};
 use ropewalk_ike::keylog::{EspKeys, esp_line, ike_line};
 use ropewalk_ike::proposal::ChosenIke;
 
-/// Logs an IKE_SA.
+/// Logs an IKE_SA in `folder`.
 pub fn ike(folder: &FsPath, spis: IkeSpis, suite: &ChosenIke, keys: &IkeKeys) {
     let Some(cipher) = IkeCipher::from_iana(suite.encr, suite.key_bits, suite.integ) else { return };
     let line = ike_line(spis.initiator.to_be_bytes(), spis.responder.to_be_bytes(), cipher, keys);
@@ -21,7 +22,7 @@ pub fn ike(folder: &FsPath, spis: IkeSpis, suite: &ChosenIke, keys: &IkeKeys) {
     }
 }
 
-/// Logs both directions of a CHILD_SA on `path`.
+/// Logs both directions of a CHILD_SA on `path` in `folder`.
 pub fn child(folder: &FsPath, child: &ChildSa, path: Path) {
     let (here, there) = (path.local.ip(), path.remote.ip());
     let directions =
