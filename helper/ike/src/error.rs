@@ -200,6 +200,9 @@ pub enum PeerMisbehaved {
         /// The protocol's number.
         protocol: u8,
     },
+    /// The answer brought another COOKIE2 than was sent, or none (RFC 4555 section 3.7).
+    #[error("the peer returned another COOKIE2 than it was sent")]
+    CookieMismatch,
     /// A payload that the exchange needs is not there.
     #[error("the message lacks {what}")]
     MissingPayload {

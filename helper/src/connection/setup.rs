@@ -52,6 +52,8 @@ pub fn session_config(
         ts_i: TrafficSelectors::new(ts_i),
         ts_r: TrafficSelectors::new(vec![TrafficSelector::any_v4(), TrafficSelector::any_v6()]),
         mobike: profile.paths.mobike,
+        // What is behind a NAT is of no use to the gateway, and the user's networks are nobody's business.
+        own_addresses: None,
         dpd: (profile.timing.dpd > 0).then(|| Duration::from_secs(profile.timing.dpd.into())),
         wall_clock: clock::wall(),
     };

@@ -500,6 +500,11 @@ impl Gateway {
                 }
                 SaEvent::ChildDown { spi_in, spi_out: _ } => GatewayEvent::ChildDown { client, spi_in },
                 SaEvent::PathChanged(path) => GatewayEvent::PathChanged { client, path },
+                SaEvent::PeerAddresses => {
+                    tracing::debug!(name = up.name, addresses = ?up.sa.peer_addresses(), "other addresses");
+                    continue;
+                }
+                SaEvent::PathWorks(_) | SaEvent::PathFailed(_) | SaEvent::MoveRefused(_) => continue,
                 SaEvent::ChildRefused(notify) => {
                     tracing::info!(name = up.name, %notify, "the client refused a CHILD_SA");
                     continue;

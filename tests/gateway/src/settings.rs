@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use ropewalk_ike::auth::{ClientCertificate, TrustAnchors};
 use ropewalk_ike::eap::mschapv2::nt_password_hash;
+use ropewalk_ike::exchange::mobike::MovePolicy;
 use ropewalk_ike::proposal::{EspProposal, IkeProposal, default_esp_proposals, default_ike_proposals};
 use ropewalk_ike::wire::{Identification, TrafficSelector, TrafficSelectors};
 use zeroize::Zeroizing;
@@ -88,6 +89,12 @@ pub struct Settings {
     pub fragmentation: bool,
     /// Announce MOBIKE (RFC 4555).
     pub mobike: bool,
+    /// Our outer addresses, to tell clients that speak MOBIKE of.
+    pub addresses: Vec<IpAddr>,
+    /// A client that moved is sent to only once it has shown that it receives there.
+    pub return_routability: bool,
+    /// Outer addresses to which no client may move.
+    pub refused_moves: Vec<IpNet>,
     /// Claim to be behind a NAT, so that every client encapsulates ESP in UDP.
     pub force_encapsulation: bool,
     /// Silence after which a client's liveness is checked.
@@ -121,12 +128,23 @@ impl Settings {
             cookies: CookiePolicy::UnderLoad(64),
             fragmentation: true,
             mobike: true,
+            addresses: Vec::new(),
+            return_routability: true,
+            refused_moves: Vec::new(),
             force_encapsulation: false,
             dpd: Some(Duration::from_secs(60)),
             half_open_limit: 1024,
             half_open_timeout: Duration::from_secs(30),
             unique: true,
             log_keys: false,
+        }
+    }
+
+    pub(crate) fn move_policy(&self) -> MovePolicy {
+        MovePolicy {
+            return_routability: self.return_routability,
+            refused: self.refused_moves.iter().map(|net| net.network()..=net.broadcast()).collect(),
+            always_encapsulate: self.force_encapsulation,
         }
     }
 

@@ -92,6 +92,7 @@ impl Setup {
             ts_i: everything.clone(),
             ts_r: everything,
             mobike: true,
+            own_addresses: None,
             dpd: Some(Duration::from_secs(20)),
             wall_clock: WALL_CLOCK,
         };

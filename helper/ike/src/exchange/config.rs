@@ -1,7 +1,7 @@
 //! What the owner of a connection decides before the first message: identities, credentials, proposals, what to ask for.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +82,8 @@ pub struct InitiatorConfig {
     pub ts_r: TrafficSelectors,
     /// Offer MOBIKE.
     pub mobike: bool,
+    /// Our addresses to tell a MOBIKE gateway of (RFC 4555 section 3.4); `None` tells nothing.
+    pub own_addresses: Option<Vec<IpAddr>>,
     /// Silence after which the gateway's liveness is checked.
     pub dpd: Option<Duration>,
     /// The wall clock now, for certificates.

@@ -1,13 +1,17 @@
 //! INFORMATIONAL: deletion, liveness and news (RFC 7296 sections 1.4 and 2.4).
 
+use super::Path;
 use super::sa::{CloseReason, IkeSa};
 use crate::error::PeerMisbehaved;
+use crate::time::Instant;
 use crate::wire::{Delete, Payload, Protocol};
 
 impl IkeSa {
     /// Answers the peer's INFORMATIONAL request: the answer, and what was wrong with the request.
     pub(super) fn answer_informational(
         &mut self,
+        now: Instant,
+        path: Path,
         payloads: &[Payload],
     ) -> (Vec<Payload>, Result<(), PeerMisbehaved>) {
         let mut deleted = Vec::new();
@@ -29,7 +33,7 @@ impl IkeSa {
         if outcome.is_ok() {
             outcome = self.fatal_notify(payloads);
         }
-        let mut answer = self.answer_mobike(payloads);
+        let mut answer = self.answer_mobike(now, path, payloads);
         if !deleted.is_empty() {
             answer.push(Payload::Delete(Delete::esp(deleted)));
         }

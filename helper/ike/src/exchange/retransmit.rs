@@ -38,6 +38,24 @@ impl RetransmitPolicy {
         longest: Duration::from_secs(4),
         give_up: Duration::from_secs(15),
     };
+    /// For a gateway whose client may be on the move: the client finds out what is wrong (RFC 4555 section 3.11).
+    pub const PATIENT: Self = Self {
+        first: Duration::from_millis(500),
+        longest: Duration::from_secs(30),
+        give_up: Duration::from_secs(300),
+    };
+    /// For a move: traffic stands still meanwhile, and a new connection takes its place if it fails.
+    pub const MOVE: Self = Self {
+        first: Duration::from_millis(250),
+        longest: Duration::from_secs(1),
+        give_up: Duration::from_secs(5),
+    };
+    /// For the test of a path.
+    pub const TEST: Self = Self {
+        first: Duration::from_millis(300),
+        longest: Duration::from_millis(600),
+        give_up: Duration::from_millis(2000),
+    };
     /// For the farewell: worth a few tries, not worth a wait.
     pub const FAREWELL: Self = Self {
         first: Duration::from_millis(300),
@@ -107,6 +125,14 @@ impl Outstanding {
     #[must_use]
     pub fn timeout(&self) -> Instant {
         self.next.min(self.started + self.policy.give_up)
+    }
+
+    /// Begins anew, as the request goes by another path, and with another policy if one is given.
+    pub fn restart(&mut self, now: Instant, policy: Option<RetransmitPolicy>) {
+        self.policy = policy.unwrap_or(self.policy);
+        self.started = now;
+        self.next = now + self.policy.first;
+        self.interval = self.policy.first;
     }
 
     /// Ends the wait early: nothing is due after `deadline`.

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::child::ChildSa;
 use super::create_child_sa::{ChildPolicy, PendingChild};
+use super::mobike::{MobikeTask, Mobility, Travelled};
 use super::nat::NatSituation;
 use super::protect::{Opened, Protection};
 use super::retransmit::{Arrival, Due, Outstanding, ResponseWindow, RetransmitPolicy};
@@ -63,6 +64,8 @@ pub struct SaParams {
     pub child: Option<ChildSa>,
     /// Silence after which the peer's liveness is checked; `None` never checks.
     pub dpd: Option<Duration>,
+    /// What is known of moving (RFC 4555).
+    pub mobility: Mobility,
 }
 
 /// Why an IKE_SA ended.
@@ -76,6 +79,8 @@ pub enum CloseReason {
     PeerDead,
     /// The peer answered with a fatal error, or we told it of one.
     Fatal(NotifyType),
+    /// The peer's answer brought another COOKIE2 than was sent (RFC 4555 section 3.7).
+    CookieMismatch,
 }
 
 /// What the owner of an IKE_SA has to know.
@@ -97,8 +102,16 @@ pub enum SaEvent {
     },
     /// The peer refused a CHILD_SA that we asked for.
     ChildRefused(NotifyType),
-    /// The peer's address or port changed.
+    /// CHILD_SAs send by this path from now on: the peer moved, or we did and the peer has answered.
     PathChanged(Path),
+    /// A tested path works.
+    PathWorks(Path),
+    /// A tested path does not.
+    PathFailed(Path),
+    /// The peer does not let us move to the path that requests go by.
+    MoveRefused(NotifyType),
+    /// The peer's list of addresses is another one.
+    PeerAddresses,
     /// The IKE_SA is over; all its CHILD_SAs went before.
     Closed(CloseReason),
 }
@@ -114,11 +127,16 @@ pub(super) enum Task {
     DeleteIke,
     /// A further CHILD_SA.
     CreateChild(Box<PendingChild>),
+    /// Something of RFC 4555.
+    Mobike(MobikeTask),
 }
 
-struct InFlight {
-    outstanding: Outstanding,
-    task: Task,
+pub(super) struct InFlight {
+    pub(super) outstanding: Outstanding,
+    pub(super) task: Task,
+    pub(super) path: Path,
+    /// It went by another path first.
+    pub(super) rerouted: bool,
 }
 
 /// An established IKE_SA.
@@ -132,16 +150,17 @@ pub struct IkeSa {
     protection: Protection,
     next_request: u32,
     window: ResponseWindow,
-    features: Features,
+    pub(super) features: Features,
     peer_id: Identification,
-    nat: NatSituation,
+    pub(super) nat: NatSituation,
     pub(super) policy: ChildPolicy,
     pub(super) children: Vec<ChildSa>,
     dpd: Option<Duration>,
+    pub(super) mobility: Mobility,
     last_inbound: Instant,
     pub(super) tasks: VecDeque<Task>,
-    in_flight: Option<InFlight>,
-    transmits: VecDeque<Transmit>,
+    pub(super) in_flight: Option<InFlight>,
+    pub(super) transmits: VecDeque<Transmit>,
     pub(super) events: VecDeque<SaEvent>,
     closed: bool,
 }
@@ -176,6 +195,7 @@ impl IkeSa {
             policy: params.policy,
             children: params.child.into_iter().collect(),
             dpd: params.dpd,
+            mobility: params.mobility,
             last_inbound: now,
             tasks: VecDeque::new(),
             in_flight: None,
@@ -306,11 +326,15 @@ impl IkeSa {
             match in_flight.outstanding.poll(now) {
                 Due::NotYet => {}
                 Due::Resend => {
-                    let path = self.path;
+                    let path = in_flight.path;
                     let again = in_flight.outstanding.datagrams().iter().cloned();
                     self.transmits.extend(again.map(|message| Transmit { path, message }));
                 }
                 Due::GiveUp => {
+                    if self.give_up_test(now) {
+                        return;
+                    }
+                    let Some(in_flight) = &self.in_flight else { return };
                     let ours = matches!(in_flight.task, Task::DeleteIke);
                     self.finish(if ours { CloseReason::Deleted } else { CloseReason::PeerDead });
                     return;
@@ -356,7 +380,7 @@ impl IkeSa {
             }
             let Some(opened) = self.protection.open(datagram, &header, &encrypted)? else { return Ok(()) };
             self.last_inbound = self.last_inbound.max(now);
-            self.handle_response(now, header, opened, rng)
+            self.handle_response(now, path, header, opened, rng)
         } else {
             let arrival = self.window.classify(header.message_id);
             if arrival == Arrival::Outside {
@@ -371,17 +395,10 @@ impl IkeSa {
             }
             let Some(opened) = self.protection.open(datagram, &header, &encrypted)? else { return Ok(()) };
             self.last_inbound = self.last_inbound.max(now);
-            self.follow_peer(path);
+            if !self.features.mobike {
+                self.follow_peer(path);
+            }
             self.handle_request(now, path, header, &opened, rng)
-        }
-    }
-
-    /// A gateway follows its client: without MOBIKE the latest authenticated request tells where a NAT put it
-    /// (RFC 7296 section 2.23). A client never does: its gateway stays where it was asked for.
-    pub fn follow_peer(&mut self, path: Path) {
-        if self.role == Role::Responder && self.path != path {
-            self.path = path;
-            self.events.push_back(SaEvent::PathChanged(path));
         }
     }
 
@@ -395,7 +412,7 @@ impl IkeSa {
     ) -> Result<(), PeerMisbehaved> {
         let (answer, outcome) = match opened.payloads() {
             Ok(payloads) => match header.exchange {
-                ExchangeType::Informational => self.answer_informational(&payloads),
+                ExchangeType::Informational => self.answer_informational(now, path, &payloads),
                 ExchangeType::CreateChildSa => self.answer_create_child_sa(&payloads, rng),
                 ExchangeType::IkeSaInit | ExchangeType::IkeAuth | ExchangeType::Other(_) => {
                     let answer = error_answer(NotifyType::InvalidSyntax, Vec::new());
@@ -425,13 +442,15 @@ impl IkeSa {
     fn handle_response(
         &mut self,
         now: Instant,
+        path: Path,
         header: Header,
         opened: Opened,
         rng: &mut dyn CryptoRng,
     ) -> Result<(), PeerMisbehaved> {
-        let Some(InFlight { task, .. }) = self.in_flight.take() else { return Ok(()) };
+        let Some(InFlight { task, path: last, rerouted, .. }) = self.in_flight.take() else { return Ok(()) };
+        let travelled = Travelled { path: last, rerouted, answer: path };
         let outcome = match opened.payloads() {
-            Ok(payloads) => self.finish_task(task, header.exchange, &payloads, rng),
+            Ok(payloads) => self.finish_task(task, travelled, header.exchange, &payloads, rng),
             Err(wire) => Err(wire.into()),
         };
         // An authenticated answer that cannot be read leaves the two ends with different ideas of what exists.
@@ -448,12 +467,18 @@ impl IkeSa {
     fn finish_task(
         &mut self,
         task: Task,
+        travelled: Travelled,
         exchange: ExchangeType,
         payloads: &[Payload],
         rng: &mut dyn CryptoRng,
     ) -> Result<(), PeerMisbehaved> {
         match task {
-            Task::Liveness => self.fatal_notify(payloads),
+            Task::Liveness => {
+                self.fatal_notify(payloads)?;
+                self.compare_mapping(payloads);
+                Ok(())
+            }
+            Task::Mobike(task) => self.finish_mobike(task, travelled, payloads),
             Task::DeleteChildren(spis) => {
                 self.fatal_notify(payloads)?;
                 for spi_in in spis {
@@ -488,18 +513,22 @@ impl IkeSa {
     }
 
     /// Sends the next request if none is under way.
-    fn start_next(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+    pub(super) fn start_next(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
         while self.in_flight.is_none() && !self.closed {
+            self.queue_mobike();
             let Some(mut task) = self.tasks.pop_front() else { return };
+            let mut path = self.path;
+            let patience =
+                if self.is_patient() { RetransmitPolicy::PATIENT } else { RetransmitPolicy::ESTABLISHED };
             let (exchange, payloads, policy) = match &mut task {
-                Task::Liveness => (ExchangeType::Informational, Vec::new(), RetransmitPolicy::ESTABLISHED),
+                Task::Liveness => (ExchangeType::Informational, self.liveness_payloads(), patience),
                 Task::DeleteChildren(spis) => {
                     spis.retain(|spi| self.children.iter().any(|child| child.spi_in == *spi));
                     if spis.is_empty() {
                         continue;
                     }
                     let delete = Self::delete_payload(spis);
-                    (ExchangeType::Informational, vec![delete], RetransmitPolicy::ESTABLISHED)
+                    (ExchangeType::Informational, vec![delete], patience)
                 }
                 Task::DeleteIke => {
                     let delete = Payload::Delete(crate::wire::Delete::ike());
@@ -507,7 +536,13 @@ impl IkeSa {
                 }
                 Task::CreateChild(pending) => {
                     let request = self.create_child_request(pending, rng);
-                    (ExchangeType::CreateChildSa, request, RetransmitPolicy::ESTABLISHED)
+                    (ExchangeType::CreateChildSa, request, patience)
+                }
+                Task::Mobike(task) => {
+                    let policy = task.patience().unwrap_or(patience);
+                    let request;
+                    (path, request) = self.mobike_request(task, rng);
+                    (ExchangeType::Informational, request, policy)
                 }
             };
             let header = Header {
@@ -519,15 +554,14 @@ impl IkeSa {
                 message_id: self.next_request,
             };
             let fragments = self.features.fragmentation;
-            let Ok(datagrams) = self.protection.seal(header, &payloads, fragments, self.path, rng) else {
+            let Ok(datagrams) = self.protection.seal(header, &payloads, fragments, path, rng) else {
                 tracing::warn!(%exchange, "a request could not be sealed and is dropped");
                 continue;
             };
-            let path = self.path;
             self.transmits.extend(datagrams.iter().cloned().map(|message| Transmit { path, message }));
             let outstanding = Outstanding::new(now, self.next_request, datagrams, policy);
             self.next_request = self.next_request.saturating_add(1);
-            self.in_flight = Some(InFlight { outstanding, task });
+            self.in_flight = Some(InFlight { outstanding, task, path, rerouted: false });
         }
     }
 

@@ -202,6 +202,10 @@ impl Session {
                         self.commands.push_back(Command::SendWith { spi_in: child.spi_in, path });
                     }
                 }
+                SaEvent::PathWorks(_)
+                | SaEvent::PathFailed(_)
+                | SaEvent::MoveRefused(_)
+                | SaEvent::PeerAddresses => {}
                 SaEvent::Closed(reason) => closed = Some(reason),
             }
         }
@@ -275,6 +279,7 @@ fn explain_close(reason: CloseReason) -> Explanation {
     let message = match reason {
         CloseReason::DeletedByPeer => "The gateway ended the connection.".to_owned(),
         CloseReason::PeerDead => "The gateway stopped answering.".to_owned(),
+        CloseReason::CookieMismatch => "The gateway failed the check of its address (COOKIE2).".to_owned(),
         CloseReason::Deleted => "The connection was closed.".to_owned(),
         CloseReason::Fatal(notify) => format!("The gateway reported a fatal error ({notify})."),
     };

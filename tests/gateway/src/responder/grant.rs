@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use rand_core::CryptoRng;
 use ropewalk_ike::exchange::child::{ChildSa, Mode, derive, random_spi};
 use ropewalk_ike::exchange::create_child_sa::ChildPolicy;
+use ropewalk_ike::exchange::mobike::listed_addresses;
 use ropewalk_ike::proposal::{ChildExchange, select_esp};
 use ropewalk_ike::wire::{
     Attribute, ConfigType, Configuration, Notify, NotifyType, Payload, Proposal, SecurityAssociation,
@@ -25,6 +26,8 @@ pub struct Wishes {
     transport: bool,
     /// The client speaks MOBIKE.
     pub mobike: bool,
+    /// The addresses that the client has besides.
+    pub addresses: Vec<IpAddr>,
     /// The client has no other IKE_SA with us that it knows of.
     pub initial_contact: bool,
 }
@@ -49,6 +52,7 @@ impl Wishes {
         let mut wishes = Self {
             transport: find_notify(payloads, NotifyType::UseTransportMode).is_some(),
             mobike: find_notify(payloads, NotifyType::MobikeSupported).is_some(),
+            addresses: listed_addresses(payloads),
             initial_contact: find_notify(payloads, NotifyType::InitialContact).is_some(),
             ..Self::default()
         };

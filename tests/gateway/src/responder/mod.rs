@@ -21,6 +21,7 @@ use std::net::IpAddr;
 use rand_core::CryptoRng;
 use ropewalk_ike::crypto::IkeKeys;
 use ropewalk_ike::error::{PeerMisbehaved, WireError};
+use ropewalk_ike::exchange::mobike::{Mobility, additional_addresses};
 use ropewalk_ike::exchange::retransmit::{Arrival, ResponseWindow};
 use ropewalk_ike::exchange::sa::{IkeSa, SaParams};
 use ropewalk_ike::exchange::{Path, Role, Transmit};
@@ -242,6 +243,7 @@ impl HalfOpen {
         let mobike = desk.settings.mobike && wishes.mobike;
         if mobike {
             answer.push(Payload::Notify(Notify::status(ropewalk_ike::wire::NotifyType::MobikeSupported)));
+            answer.extend(additional_addresses(&desk.settings.addresses, self.path.local.ip()));
         }
         if let Err(misbehaved) = self.answer(header, &answer, transmits, rng) {
             return (Step::Stay(self), Err(misbehaved));
@@ -267,6 +269,11 @@ impl HalfOpen {
                 policy: grant.policy,
                 child: grant.child,
                 dpd: desk.settings.dpd,
+                mobility: Mobility::of_responder(
+                    desk.settings.move_policy(),
+                    desk.settings.addresses.clone(),
+                    wishes.addresses,
+                ),
             },
         );
         let initial_contact = wishes.initial_contact;

@@ -17,6 +17,7 @@ use crate::error::PeerMisbehaved;
 use crate::exchange::child::ChildOffer;
 use crate::exchange::config::{InitiatorConfig, LocalAuth};
 use crate::exchange::create_child_sa::ChildPolicy;
+use crate::exchange::mobike::{Mobility, additional_addresses};
 use crate::exchange::nat::NatSituation;
 use crate::exchange::protect::Protection;
 use crate::exchange::retransmit::ResponseWindow;
@@ -286,6 +287,8 @@ impl AuthSent {
         payloads.extend(self.child.payloads());
         if config.mobike {
             payloads.push(Payload::Notify(Notify::status(NotifyType::MobikeSupported)));
+            let own = config.own_addresses.as_deref().unwrap_or_default();
+            payloads.extend(additional_addresses(own, self.negotiated.path.local.ip()));
         }
         Ok(payloads)
     }
@@ -446,6 +449,7 @@ impl AuthSent {
         });
         self.negotiated.features.mobike =
             config.mobike && notifies(payloads, NotifyType::MobikeSupported).next().is_some();
+        let mobility = Mobility::of_initiator(config.own_addresses.clone(), payloads);
         let Self { negotiated, keys, protection, .. } = *self;
         let sa = IkeSa::new(
             now,
@@ -469,6 +473,7 @@ impl AuthSent {
                 },
                 child: Some(child),
                 dpd: config.dpd,
+                mobility,
             },
         );
         AuthStep::Established(Box::new(Established { sa, inner: inner.unwrap_or_default(), keys }))

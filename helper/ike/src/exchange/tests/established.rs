@@ -177,6 +177,8 @@ fn a_repeated_request_is_answered_again_and_acted_on_once() {
 #[test]
 fn a_client_keeps_its_gateways_address_and_a_gateway_follows_its_client() {
     let mut pair = Pair::new();
+    pair.client.features.mobike = false;
+    pair.gateway.features.mobike = false;
     let moved = Path { remote: ([203, 0, 113, 9], 1234).into(), ..path(Role::Responder) };
     pair.pass(DPD);
     let check = pair.sent_by(Role::Initiator).remove(0);

@@ -38,6 +38,7 @@ fn config() -> InitiatorConfig {
         ts_i: TrafficSelectors::new(vec![TrafficSelector::any_v4()]),
         ts_r: TrafficSelectors::new(vec![TrafficSelector::any_v4()]),
         mobike: true,
+        own_addresses: None,
         dpd: None,
         wall_clock: UnixTime(1_800_000_000),
     }

@@ -12,6 +12,7 @@ use rand_chacha::rand_core::SeedableRng;
 
 use super::child::{ChildSa, DirectionKeys, Mode};
 use super::create_child_sa::ChildPolicy;
+use super::mobike::{Mobility, MovePolicy};
 use super::nat::NatSituation;
 use super::protect::Protection;
 use super::retransmit::ResponseWindow;
@@ -100,6 +101,10 @@ fn one_end(now: Instant, role: Role, esp: &str) -> IkeSa {
             policy: policy(role, esp),
             child: Some(first_child(role)),
             dpd: (role == Role::Initiator).then_some(DPD),
+            mobility: match role {
+                Role::Initiator => Mobility::of_initiator(None, &[]),
+                Role::Responder => Mobility::of_responder(MovePolicy::default(), Vec::new(), Vec::new()),
+            },
         },
     )
 }
