@@ -241,7 +241,8 @@ impl Session {
             config.local_id = Identification::address(path.local.ip());
         }
         match Initiator::start(config, path, now, rng) {
-            Ok(initiator) => {
+            Ok(mut initiator) => {
+                initiator.proceed(now, rng);
                 self.state = State::Handshake(Box::new(initiator));
                 self.drain_initiator(now, rng);
             }
@@ -340,7 +341,7 @@ impl Session {
         self.wall_clock = wall_clock;
         match &mut self.state {
             State::Handshake(initiator) => {
-                initiator.handle_timeout(now);
+                initiator.handle_timeout(now, rng);
                 self.drain_initiator(now, rng);
             }
             State::Connected(sa) | State::Closing(sa) => {

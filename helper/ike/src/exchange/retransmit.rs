@@ -23,8 +23,8 @@ impl RetransmitPolicy {
     /// For IKE_SA_INIT: nobody is known to be there, so somebody who waits in front of a window learns soon.
     pub const INITIAL: Self = Self {
         first: Duration::from_millis(500),
-        longest: Duration::from_secs(4),
-        give_up: Duration::from_secs(15),
+        longest: Duration::from_secs(2),
+        give_up: Duration::from_secs(10),
     };
     /// For IKE_AUTH: the gateway exists, but may ask a slow RADIUS server behind it.
     pub const AUTH: Self = Self {
@@ -227,8 +227,8 @@ mod tests {
                 Due::GiveUp => break,
             }
         }
-        assert_eq!(resent, [500, 1500, 3500, 7500, 11500]);
-        assert_eq!(now, at(15_000));
+        assert_eq!(resent, [500, 1500, 3500, 5500, 7500, 9500]);
+        assert_eq!(now, at(10_000));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::eap_rounds::{EapRounds, RoundStep};
-use super::init::{certificate_request, notifies};
+use super::init::{Believed, certificate_request, notifies};
 use super::outcome::{Established, HandshakeError, InnerConfig};
 use crate::auth::psk::{shared_key_auth, verify_shared_key_auth};
 use crate::auth::{IdRef, auth_octets, verify_gateway, verify_signature};
@@ -48,7 +48,9 @@ pub struct Negotiated {
     pub nonce_i: Vec<u8>,
     /// The gateway's nonce.
     pub nonce_r: Vec<u8>,
-    /// Our request, as sent.
+    /// Which form of our request this answers, as far as can be known.
+    pub believed: Believed,
+    /// That form, as sent.
     pub request: Vec<u8>,
     /// The gateway's answer, as received.
     pub response: Vec<u8>,
@@ -164,6 +166,27 @@ impl AuthSent {
     #[must_use]
     pub fn path(&self) -> Path {
         self.negotiated.path
+    }
+
+    /// Which form of the IKE_SA_INIT request was signed.
+    #[must_use]
+    pub fn believed(&self) -> Believed {
+        self.negotiated.believed
+    }
+
+    /// Whether our own proof is with the gateway, so that it may have refused that.
+    #[must_use]
+    pub fn has_signed(&self) -> bool {
+        match self.awaiting {
+            Awaiting::Proof | Awaiting::EapProof(_) => true,
+            Awaiting::EapStart | Awaiting::Eap(_) => false,
+        }
+    }
+
+    /// Whether the gateway has proved itself already, so that what it says now is the truth.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.gateway_id.is_some()
     }
 
     /// Takes an answer.

@@ -1,8 +1,13 @@
-//! IKE_SA_INIT, sent and waiting (RFC 7296 sections 1.2 and 2.6).
+//! IKE_SA_INIT, sent and waiting (RFC 7296 sections 1.2, 2.6 and 2.21.1).
+//!
+//! Everything that comes here is in the clear, and anybody on the way can write it. So COOKIE and INVALID_KE_PAYLOAD take
+//! nothing back: each makes a further *form* of the request, and the forms sent before go on being repeated. An answer that
+//! agrees is given to the caller, and so is each further one. Which form an answer belongs to is known by its group; where
+//! a cookie is the only difference it cannot be known, and [`InitSent::narrow`] tries the forms one by one.
 
 use rand_core::CryptoRng;
 
-use super::auth::{AuthSent, Negotiated};
+use super::auth::Negotiated;
 use super::outcome::HandshakeError;
 use crate::crypto::{DhGroup, IkeCipher, KeyPair, Prf};
 use crate::error::PeerMisbehaved;
@@ -16,8 +21,12 @@ use crate::wire::{
     Payload, Proposal, SecurityAssociation, TransformType, emit_message,
 };
 
-/// Cookies and groups a gateway may ask for before it is no use (RFC 7296 section 2.6.1 needs one of each).
-const MAX_RETRIES: u8 = 4;
+/// Forms beside the first that may follow at once: RFC 7296 section 2.6.1 needs one cookie and one group in any order and a
+/// second cookie, and one of them may have been forged.
+const FORMS_AT_ONCE: u8 = 4;
+/// Forms altogether. Each repetition allows one more, so that a burst of forgeries does not use up what the true gateway
+/// needs later.
+const MAX_FORMS: usize = 9;
 /// The UDP port after the float (RFC 7296 section 2.23).
 const NAT_T_PORT: u16 = 4500;
 /// The UDP port of IKE without NAT traversal.
@@ -27,45 +36,47 @@ const NONCE_LEN: usize = 32;
 /// SHA2-256, SHA2-384, SHA2-512 (RFC 7427 section 7).
 pub const SIGNATURE_HASHES: [u16; 3] = [2, 3, 4];
 
+/// One form in which the request was sent.
+struct Form {
+    group: u16,
+    cookie: Option<Vec<u8>>,
+    octets: Vec<u8>,
+}
+
+/// Which form an answer was taken to belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Believed {
+    /// Its number.
+    pub form: usize,
+    /// Its group, which is certain.
+    pub group: u16,
+}
+
 /// The request is on its way.
 pub struct InitSent {
     spi: u64,
     nonce: Vec<u8>,
-    key: KeyPair,
     offer: Vec<Proposal>,
-    cookie: Option<Vec<u8>>,
-    cookies_seen: u8,
-    groups_tried: Vec<u16>,
-    request: Vec<u8>,
+    /// One for each group that was asked for, the last one asked for at the end.
+    keys: Vec<KeyPair>,
+    /// In the order of their first sending; never empty.
+    forms: Vec<Form>,
+    allowance: u8,
+    /// While forms are tried one by one: the one whose turn it is, and those to come.
+    alone: Option<usize>,
+    doubted: Option<Vec<usize>>,
 }
 
 /// What an answer did.
 pub enum InitStep {
     /// Nothing: it is not acceptable, and may not come from the gateway at all.
-    Ignore {
-        /// As before.
-        state: Box<InitSent>,
-        /// What was wrong.
-        misbehaved: PeerMisbehaved,
-    },
+    Ignore(PeerMisbehaved),
     /// An error to report if nothing better comes.
-    Note {
-        /// As before.
-        state: Box<InitSent>,
-        /// The error.
-        error: HandshakeError,
-    },
-    /// The request is sent again, with a cookie or another group.
-    Again(Box<InitSent>),
-    /// On to IKE_AUTH.
-    Proceed {
-        /// The next state.
-        state: Box<AuthSent>,
-        /// Its first request.
-        datagrams: Vec<Vec<u8>>,
-    },
-    /// The attempt is over.
-    Failed(HandshakeError),
+    Note(HandshakeError),
+    /// A further form of the request, with a cookie or another group, is to be sent.
+    Again(Vec<u8>),
+    /// It agrees.
+    Answered(Box<Negotiated>),
 }
 
 /// The payloads of an acceptable answer.
@@ -93,10 +104,19 @@ impl InitSent {
         rng.fill_bytes(&mut nonce);
         let spi = std::iter::repeat_with(|| rng.next_u64()).find(|spi| *spi != 0).unwrap_or(1);
         let key = KeyPair::generate(group, rng);
-        let groups_tried = vec![group.iana()];
-        let mut state =
-            Self { spi, nonce, key, offer, cookie: None, cookies_seen: 0, groups_tried, request: Vec::new() };
-        state.write_request(path);
+        let mut state = Self {
+            spi,
+            nonce,
+            offer,
+            keys: Vec::new(),
+            forms: Vec::new(),
+            allowance: FORMS_AT_ONCE,
+            alone: None,
+            doubted: None,
+        };
+        let octets = state.emit(path, &key, None);
+        state.forms.push(Form { group: key.group().iana(), cookie: None, octets });
+        state.keys.push(key);
         Ok(state)
     }
 
@@ -106,88 +126,123 @@ impl InitSent {
         self.spi
     }
 
-    /// The request as it is sent, without the non-ESP marker.
+    /// What is sent, and repeated while there is no answer: each form of the request, without the non-ESP marker.
     #[must_use]
-    pub fn request(&self) -> &[u8] {
-        &self.request
+    pub fn requests(&self) -> Vec<Vec<u8>> {
+        let wanted = |(at, _): &(usize, &Form)| self.alone.is_none_or(|alone| alone == *at);
+        self.forms.iter().enumerate().filter(wanted).map(|(_, form)| form.octets.clone()).collect()
+    }
+
+    /// The requests were repeated: time for one more form.
+    pub fn repeated(&mut self) {
+        self.allowance = self.allowance.saturating_add(1);
+    }
+
+    /// After a refusal that may only mean that another form was answered than the one believed in: from now on one form is
+    /// sent alone, the newest first. Whether there is one left; one that was answered alone leaves no doubt.
+    pub fn narrow(&mut self, believed: Believed) -> bool {
+        let Believed { form, group } = believed;
+        if self.alone == Some(form) {
+            return false;
+        }
+        let forms = self.forms.iter().enumerate().filter(|(_, form)| form.group == group);
+        let forms: Vec<usize> = forms.map(|(at, _)| at).collect();
+        if forms.len() < 2 {
+            return false;
+        }
+        let left = self.doubted.get_or_insert(forms);
+        self.alone = left.pop();
+        self.alone.is_some()
+    }
+
+    /// The form that is tried alone was not answered: on to the next. Whether there is one.
+    pub fn narrow_further(&mut self) -> bool {
+        self.alone = self.doubted.as_mut().and_then(Vec::pop);
+        self.alone.is_some()
     }
 
     /// Takes an answer.
     #[must_use]
     pub fn handle(
-        mut self: Box<Self>,
-        config: &InitiatorConfig,
+        &mut self,
         path: Path,
         datagram: &[u8],
-        parsed: ParsedMessage,
+        parsed: &ParsedMessage,
         rng: &mut dyn CryptoRng,
     ) -> InitStep {
         let header = parsed.header;
-        let wrong = if header.spi_i != self.spi {
-            Some(PeerMisbehaved::WrongSpi)
-        } else if header.exchange != ExchangeType::IkeSaInit {
-            Some(PeerMisbehaved::WrongExchange { exchange: header.exchange })
-        } else if header.flags.initiator {
-            Some(PeerMisbehaved::WrongDirection)
-        } else if parsed.encrypted.is_some() {
-            Some(PeerMisbehaved::EncryptedTooEarly)
-        } else {
-            None
-        };
-        if let Some(misbehaved) = wrong {
-            return InitStep::Ignore { state: self, misbehaved };
+        if header.spi_i != self.spi {
+            return InitStep::Ignore(PeerMisbehaved::WrongSpi);
+        }
+        if header.exchange != ExchangeType::IkeSaInit {
+            return InitStep::Ignore(PeerMisbehaved::WrongExchange { exchange: header.exchange });
+        }
+        if header.flags.initiator {
+            return InitStep::Ignore(PeerMisbehaved::WrongDirection);
+        }
+        if parsed.encrypted.is_some() {
+            return InitStep::Ignore(PeerMisbehaved::EncryptedTooEarly);
         }
         for payload in &parsed.payloads {
             let Payload::Notify(notify) = payload else { continue };
             match notify.ty {
                 NotifyType::Cookie => return self.with_cookie(notify, path),
                 NotifyType::InvalidKePayload => return self.with_group(notify, path, rng),
-                NotifyType::NoProposalChosen => {
-                    return InitStep::Note { state: self, error: HandshakeError::NoProposalChosen };
-                }
-                ty if ty.is_error() => {
-                    return InitStep::Note { state: self, error: HandshakeError::Refused(ty) };
-                }
+                NotifyType::NoProposalChosen => return InitStep::Note(HandshakeError::NoProposalChosen),
+                ty if ty.is_error() => return InitStep::Note(HandshakeError::Refused(ty)),
                 _ => {}
             }
         }
-        match self.negotiate(path, datagram, &parsed) {
-            Ok(negotiated) => match AuthSent::begin(negotiated, config, rng) {
-                Ok((state, datagrams)) => InitStep::Proceed { state: Box::new(state), datagrams },
-                Err(error) => InitStep::Failed(error),
-            },
-            Err(HandshakeError::Misbehaved(misbehaved)) => InitStep::Ignore { state: self, misbehaved },
-            Err(error) => {
-                self.cookie = None;
-                InitStep::Note { state: self, error }
-            }
+        match self.negotiate(path, datagram, parsed) {
+            Ok(negotiated) => InitStep::Answered(Box::new(negotiated)),
+            Err(HandshakeError::Misbehaved(misbehaved)) => InitStep::Ignore(misbehaved),
+            Err(error) => InitStep::Note(error),
         }
     }
 
-    fn with_cookie(mut self: Box<Self>, notify: &Notify, path: Path) -> InitStep {
+    fn with_cookie(&mut self, notify: &Notify, path: Path) -> InitStep {
         // 1 to 64 octets (RFC 7296 section 2.6).
-        if notify.data.is_empty() || notify.data.len() > 64 || self.cookies_seen >= MAX_RETRIES {
-            return InitStep::Ignore { state: self, misbehaved: PeerMisbehaved::CookieLoop };
+        let Some(key) = self.keys.last().filter(|_| (1..=64).contains(&notify.data.len())) else {
+            return InitStep::Ignore(PeerMisbehaved::CookieLoop);
+        };
+        let (group, cookie) = (key.group().iana(), Some(notify.data.clone()));
+        if !self.may_send(group, &cookie) {
+            return InitStep::Ignore(PeerMisbehaved::CookieLoop);
         }
-        self.cookies_seen += 1;
-        self.cookie = Some(notify.data.clone());
-        self.write_request(path);
-        InitStep::Again(self)
+        let octets = self.emit(path, key, cookie.as_deref());
+        self.add(Form { group, cookie, octets })
     }
 
-    fn with_group(mut self: Box<Self>, notify: &Notify, path: Path, rng: &mut dyn CryptoRng) -> InitStep {
+    fn with_group(&mut self, notify: &Notify, path: Path, rng: &mut dyn CryptoRng) -> InitStep {
         let wanted = notify.data_u16().unwrap_or(0);
         let Some(group) = DhGroup::from_iana(wanted).filter(|_| self.offers_group(wanted)) else {
             let error = PeerMisbehaved::GroupNotOffered { group: wanted };
-            return InitStep::Note { state: self, error: HandshakeError::Misbehaved(error) };
+            return InitStep::Note(HandshakeError::Misbehaved(error));
         };
-        if self.groups_tried.contains(&wanted) {
-            return InitStep::Ignore { state: self, misbehaved: PeerMisbehaved::InvalidKeLoop };
+        let cookie = self.forms.last().and_then(|form| form.cookie.clone());
+        if !self.may_send(wanted, &cookie) {
+            return InitStep::Ignore(PeerMisbehaved::InvalidKeLoop);
         }
-        self.groups_tried.push(wanted);
-        self.key = KeyPair::generate(group, rng);
-        self.write_request(path);
-        InitStep::Again(self)
+        let known = self.keys.iter().position(|key| key.group() == group);
+        let key = match known {
+            Some(at) => self.keys.remove(at),
+            None => KeyPair::generate(group, rng),
+        };
+        let octets = self.emit(path, &key, cookie.as_deref());
+        self.keys.push(key);
+        self.add(Form { group: wanted, cookie, octets })
+    }
+
+    fn may_send(&self, group: u16, cookie: &Option<Vec<u8>>) -> bool {
+        let known = self.forms.iter().any(|form| form.group == group && form.cookie == *cookie);
+        !known && self.alone.is_none() && self.allowance > 0 && self.forms.len() < MAX_FORMS
+    }
+
+    fn add(&mut self, form: Form) -> InitStep {
+        self.allowance = self.allowance.saturating_sub(1);
+        let octets = form.octets.clone();
+        self.forms.push(form);
+        InitStep::Again(octets)
     }
 
     fn offers_group(&self, wanted: u16) -> bool {
@@ -213,12 +268,15 @@ impl InitSent {
         }
         let suite = validate_ike_answer(proposal, &self.offer)?;
         let (cipher, prf) = algorithms(&suite)?;
-        if answer.ke.group != suite.group || suite.group != self.key.group().iana() {
-            let expected = self.key.group().iana();
-            return Err(PeerMisbehaved::WrongGroup { found: answer.ke.group, expected }.into());
+        let wrong = |expected| PeerMisbehaved::WrongGroup { found: answer.ke.group, expected };
+        if answer.ke.group != suite.group {
+            return Err(wrong(suite.group).into());
         }
+        let asked_for = self.keys.last().map_or(0, |key| key.group().iana());
+        let key = self.keys.iter().find(|key| key.group().iana() == suite.group);
+        let (key, (form, request)) = key.zip(self.believed(suite.group)).ok_or_else(|| wrong(asked_for))?;
         let shared_secret =
-            self.key.agree(&answer.ke.data).map_err(|error| PeerMisbehaved::KeyExchange { error })?;
+            key.agree(&answer.ke.data).map_err(|error| PeerMisbehaved::KeyExchange { error })?;
         let sources: Vec<&[u8]> = notifies(payloads, NotifyType::NatDetectionSourceIp)
             .map(|notify| notify.data.as_slice())
             .collect();
@@ -237,7 +295,8 @@ impl InitSent {
             shared_secret,
             nonce_i: self.nonce.clone(),
             nonce_r: answer.nonce.data.clone(),
-            request: self.request.clone(),
+            believed: Believed { form, group: suite.group },
+            request: request.octets.clone(),
             response: datagram.to_vec(),
             nat,
             features: Features {
@@ -249,15 +308,26 @@ impl InitSent {
         })
     }
 
-    fn write_request(&mut self, path: Path) {
+    /// The form that an answer of this group is taken to belong to: the one sent alone, else the newest, since a gateway
+    /// that asks for cookies answers no other.
+    fn believed(&self, group: u16) -> Option<(usize, &Form)> {
+        let fits = |(_, form): &(usize, &Form)| form.group == group;
+        match self.alone {
+            Some(at) => self.forms.get(at).map(|form| (at, form)).filter(fits),
+            None => self.forms.iter().enumerate().rfind(fits),
+        }
+    }
+
+    /// The request; everything but the cookie and the key is the same in each form (RFC 7296 section 2.6).
+    fn emit(&self, path: Path, key: &KeyPair, cookie: Option<&[u8]>) -> Vec<u8> {
         let spis = IkeSpis { initiator: self.spi, responder: 0 };
         let mut payloads = Vec::new();
-        if let Some(cookie) = &self.cookie {
-            payloads.push(Payload::Notify(Notify::new(NotifyType::Cookie, cookie.clone())));
+        if let Some(cookie) = cookie {
+            payloads.push(Payload::Notify(Notify::new(NotifyType::Cookie, cookie.to_vec())));
         }
         payloads.extend([
             Payload::Sa(SecurityAssociation { proposals: self.offer.clone() }),
-            Payload::Ke(KeyExchange { group: self.key.group().iana(), data: self.key.public().to_vec() }),
+            Payload::Ke(KeyExchange { group: key.group().iana(), data: key.public().to_vec() }),
             Payload::Nonce(Nonce { data: self.nonce.clone() }),
             Payload::Notify(Notify::new(
                 NotifyType::NatDetectionSourceIp,
@@ -278,7 +348,7 @@ impl InitSent {
             flags: Flags { initiator: true, response: false, version: false },
             message_id: 0,
         };
-        self.request = emit_message(&header, &payloads);
+        emit_message(&header, &payloads)
     }
 }
 

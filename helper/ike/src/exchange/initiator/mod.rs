@@ -1,11 +1,12 @@
 //! IKE_SA_INIT and IKE_AUTH from the initiator's side (RFC 7296 sections 1.2, 2.6, 2.15 and 2.16).
 //!
-//! Each state of the exchanges is a type that consumes itself: [`init::InitSent`] becomes [`auth::AuthSent`], which
-//! goes through its EAP rounds or not and ends as an [`IkeSa`]. A step that is not allowed in a state cannot be written.
-//! [`Initiator`] around them moves datagrams and watches the clock.
+//! [`init::InitSent`] is the request in all its forms; each answer that agrees leads to an [`auth::AuthSent`], a state that
+//! consumes itself, goes through its EAP rounds or not, and ends as an [`IkeSa`](super::sa::IkeSa). A step that is not
+//! allowed in a state cannot be written. [`Initiator`] around them moves datagrams and watches the clock.
 //!
-//! Nothing unauthenticated ends the attempt: an error in an IKE_SA_INIT response is kept, the request is repeated for a
-//! bounded time as if nothing had come, and only then the error is reported (RFC 7296 section 2.21.1).
+//! Nothing unauthenticated ends the attempt (RFC 7296 section 2.21.1): an error in the clear is kept, the request is
+//! repeated for a bounded time as if nothing had come, and only then the error is reported. Since an answer to IKE_SA_INIT
+//! proves nothing either, further ones are kept too and tried when the first leads nowhere (section 2.4).
 
 pub mod auth;
 pub mod eap_rounds;
@@ -17,51 +18,76 @@ use std::time::Duration;
 
 use rand_core::CryptoRng;
 
-use self::auth::{AuthSent, AuthStep};
-use self::init::{InitSent, InitStep};
+use self::auth::{AuthSent, AuthStep, Negotiated};
+use self::init::{Believed, InitSent, InitStep};
 pub use self::outcome::{Established, HandshakeError, InnerConfig};
 use super::config::InitiatorConfig;
 use super::retransmit::{Due, Outstanding, RetransmitPolicy};
-use super::{Path, Transmit};
+use super::{IkeSpis, Path, Transmit};
 use crate::error::PeerMisbehaved;
 use crate::time::Instant;
-use crate::wire::Message;
+use crate::wire::{ExchangeType, Message, ParsedMessage, Payload};
 
-/// How long an attempt goes on after an unauthenticated error: time for the true answer to arrive when the error was
-/// forged, short enough for somebody who waits.
-const GRACE: Duration = Duration::from_secs(4);
+/// Answers to IKE_SA_INIT that are kept at most: a gateway sends one for each form of the request.
+const MAX_ANSWERS: usize = 8;
+/// How long after the first answer a refusal that nobody vouches for waits for a better one: that is on its way by then,
+/// for both answer the same request.
+const LINGER: Duration = Duration::from_millis(500);
+/// How long a form of the request that is tried alone waits for its answer: two repetitions.
+const ALONE: Duration = Duration::from_secs(2);
 
-enum Phase {
-    Init(Box<InitSent>),
-    Auth(Box<AuthSent>),
-    Over,
+/// One answer to IKE_SA_INIT and the IKE_AUTH that follows it.
+struct Track {
+    auth: Box<AuthSent>,
+    spis: IkeSpis,
+    path: Path,
+    believed: Believed,
+    outstanding: Outstanding,
 }
 
 /// An attempt to set up an IKE_SA.
 pub struct Initiator {
     config: InitiatorConfig,
+    /// Where IKE_SA_INIT goes.
     path: Path,
-    phase: Phase,
-    outstanding: Outstanding,
+    init: InitSent,
+    /// IKE_SA_INIT, while it is repeated.
+    soliciting: Option<Outstanding>,
+    deadline: Instant,
+    /// IKE_AUTH may begin.
+    released: bool,
+    /// Answers that nothing was made of yet.
+    held: VecDeque<Box<Negotiated>>,
+    /// The responder's SPIs of the answers that were tried.
+    tried: Vec<u64>,
+    tracks: Vec<Track>,
+    first_answer: Option<Instant>,
+    /// Something protected came in: there is a gateway behind one of the answers.
+    spoken: bool,
+    linger: Option<Instant>,
+    /// What was said in the clear.
     noted: Option<HandshakeError>,
-    answered: bool,
+    /// How the last track ended.
+    refused: Option<HandshakeError>,
+    over: bool,
     transmits: VecDeque<Transmit>,
     outcome: Option<Result<Box<Established>, HandshakeError>>,
 }
 
 impl std::fmt::Debug for Initiator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let phase = match self.phase {
-            Phase::Init(_) => "IKE_SA_INIT",
-            Phase::Auth(_) => "IKE_AUTH",
-            Phase::Over => "over",
+        let phase = match (self.over, self.tracks.is_empty()) {
+            (true, _) => "over",
+            (false, true) => "IKE_SA_INIT",
+            (false, false) => "IKE_AUTH",
         };
-        f.debug_struct("Initiator").field("phase", &phase).field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Initiator").field("phase", &phase).field("path", &self.path()).finish_non_exhaustive()
     }
 }
 
 impl Initiator {
-    /// Begins an attempt on `path`: the first request waits in [`Self::poll_transmit`].
+    /// Begins an attempt on `path`: the first request waits in [`Self::poll_transmit`]. IKE_AUTH does not begin before
+    /// [`Self::proceed`].
     ///
     /// # Errors
     /// [`HandshakeError::NothingToPropose`] when the configuration holds no proposal.
@@ -72,40 +98,51 @@ impl Initiator {
         rng: &mut dyn CryptoRng,
     ) -> Result<Self, HandshakeError> {
         let init = InitSent::new(&config, path, rng)?;
-        let request = init.request().to_vec();
-        let outstanding = Outstanding::new(now, 0, vec![request.clone()], RetransmitPolicy::INITIAL);
+        let soliciting = Outstanding::new(now, 0, Vec::new(), RetransmitPolicy::INITIAL);
+        let requests = init.requests().into_iter();
         Ok(Self {
             config,
             path,
-            phase: Phase::Init(Box::new(init)),
-            outstanding,
+            transmits: requests.map(|message| Transmit { path, message }).collect(),
+            init,
+            soliciting: Some(soliciting),
+            deadline: now + RetransmitPolicy::INITIAL.give_up,
+            released: false,
+            held: VecDeque::new(),
+            tried: Vec::new(),
+            tracks: Vec::new(),
+            first_answer: None,
+            spoken: false,
+            linger: None,
             noted: None,
-            answered: false,
-            transmits: VecDeque::from([Transmit { path, message: request }]),
+            refused: None,
+            over: false,
             outcome: None,
         })
+    }
+
+    /// IKE_AUTH may begin as soon as there is an answer: from here on who we are, and later what we know, is shown.
+    pub fn proceed(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        self.released = true;
+        self.begin_next(now, rng);
     }
 
     /// The path in use; its remote port changes to 4500 after IKE_SA_INIT.
     #[must_use]
     pub fn path(&self) -> Path {
-        self.path
+        self.tracks.first().map_or(self.path, |track| track.path)
     }
 
     /// The initiator's SPI, by which datagrams for this attempt are known.
     #[must_use]
     pub fn spi(&self) -> Option<u64> {
-        match &self.phase {
-            Phase::Init(init) => Some(init.spi()),
-            Phase::Auth(auth) => Some(auth.spis().initiator),
-            Phase::Over => None,
-        }
+        (!self.over).then(|| self.init.spi())
     }
 
-    /// Whether the gateway has answered IKE_SA_INIT.
+    /// Whether somebody has answered IKE_SA_INIT acceptably.
     #[must_use]
     pub fn gateway_answered(&self) -> bool {
-        self.answered
+        self.first_answer.is_some()
     }
 
     /// The next datagram to send.
@@ -121,26 +158,59 @@ impl Initiator {
     /// When [`Self::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Init(_) | Phase::Auth(_) => Some(self.outstanding.timeout()),
-            Phase::Over => None,
+        if self.over {
+            return None;
         }
+        let tracks = self.tracks.iter().map(|track| track.outstanding.timeout());
+        let soliciting = self.soliciting.as_ref().map(Outstanding::timeout);
+        tracks.chain(soliciting).chain(self.linger).min()
     }
 
     /// Acts on the clock.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if matches!(self.phase, Phase::Over) {
+    pub fn handle_timeout(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        if self.over {
             return;
         }
-        match self.outstanding.poll(now) {
-            Due::NotYet => {}
-            Due::Resend => self.send_outstanding(),
-            Due::GiveUp => {
-                let error =
-                    self.noted.take().unwrap_or(HandshakeError::NoAnswer { after_init: self.answered });
-                self.fail(error);
+        let mut silent = Vec::new();
+        let mut hedge = false;
+        for (at, track) in self.tracks.iter_mut().enumerate() {
+            match track.outstanding.poll(now) {
+                Due::NotYet => {}
+                Due::Resend => {
+                    let path = track.path;
+                    let again = track.outstanding.datagrams().iter().cloned();
+                    self.transmits.extend(again.map(|message| Transmit { path, message }));
+                    let patience = if self.held.is_empty() { 2 } else { 1 };
+                    hedge |= !self.spoken && track.outstanding.resent() >= patience;
+                }
+                Due::GiveUp => silent.push(at),
             }
         }
+        for at in silent.into_iter().rev() {
+            self.tracks.remove(at);
+            let error = self.noted.clone().unwrap_or(HandshakeError::NoAnswer { after_init: true });
+            self.refused.get_or_insert(error);
+        }
+        if hedge {
+            self.hedge(now, rng);
+        }
+        if let Some(soliciting) = &mut self.soliciting {
+            match soliciting.poll(now) {
+                Due::NotYet => {}
+                Due::Resend => {
+                    self.init.repeated();
+                    self.solicit();
+                }
+                Due::GiveUp => {
+                    self.soliciting = None;
+                    if self.init.narrow_further() {
+                        self.solicit_alone(now);
+                    }
+                }
+            }
+        }
+        self.linger = self.linger.filter(|until| now < *until);
+        self.end_if_nothing_is_left();
     }
 
     /// Takes a datagram for this attempt.
@@ -154,129 +224,248 @@ impl Initiator {
         datagram: &[u8],
         rng: &mut dyn CryptoRng,
     ) -> Result<(), PeerMisbehaved> {
-        if matches!(self.phase, Phase::Over) {
+        if self.over {
             return Ok(());
         }
         let parsed = Message::parse(datagram)?;
-        if !parsed.header.flags.response {
+        let header = parsed.header;
+        if !header.flags.response {
             return Err(PeerMisbehaved::WrongDirection);
         }
-        if parsed.header.message_id != self.outstanding.message_id {
-            return Err(PeerMisbehaved::UnexpectedResponse { message_id: parsed.header.message_id });
-        }
-        match std::mem::replace(&mut self.phase, Phase::Over) {
-            Phase::Init(init) => {
-                if path.remote != self.path.remote {
-                    self.phase = Phase::Init(init);
-                    return Err(PeerMisbehaved::WrongDirection);
-                }
-                let step = init.handle(&self.config, self.path, datagram, parsed, rng);
-                self.after_init(now, step)
+        if header.message_id == 0 {
+            if self.tracks.iter().any(|track| track.auth.is_proven()) {
+                return Err(PeerMisbehaved::UnexpectedResponse { message_id: 0 });
             }
-            Phase::Auth(auth) => {
-                let step = auth.handle(&self.config, now, self.path, datagram, &parsed, rng);
-                self.after_auth(now, step, rng)
+            if path.remote != self.path.remote {
+                return Err(PeerMisbehaved::WrongDirection);
             }
-            Phase::Over => Ok(()),
+            let step = self.init.handle(self.path, datagram, &parsed, rng);
+            return self.after_init(now, step, rng);
         }
+        if header.spi_i != self.init.spi() {
+            return Err(PeerMisbehaved::WrongSpi);
+        }
+        let Some(at) = self.tracks.iter().position(|track| track.spis.responder == header.spi_r) else {
+            let message_id = header.message_id;
+            return Err(match self.tracks.is_empty() {
+                true => PeerMisbehaved::UnexpectedResponse { message_id },
+                false => PeerMisbehaved::WrongSpi,
+            });
+        };
+        self.handle_auth(now, at, path, (datagram, &parsed), rng)
     }
 
     /// Ends the attempt from our side. A gateway that may have made an IKE_SA already is told once.
     pub fn abort(&mut self, rng: &mut dyn CryptoRng) {
-        if let Phase::Auth(auth) = std::mem::replace(&mut self.phase, Phase::Over) {
-            self.say_goodbye(*auth, rng);
+        self.over = true;
+        for track in std::mem::take(&mut self.tracks) {
+            self.say_goodbye(track, rng);
         }
     }
 
-    fn after_init(&mut self, now: Instant, step: InitStep) -> Result<(), PeerMisbehaved> {
-        match step {
-            InitStep::Ignore { state, misbehaved } => {
-                self.phase = Phase::Init(state);
-                Err(misbehaved)
-            }
-            InitStep::Note { state, error } => {
-                self.phase = Phase::Init(state);
-                self.noted = Some(error);
-                self.outstanding.give_up_by(now + GRACE);
-                Ok(())
-            }
-            InitStep::Again(state) => {
-                let request = state.request().to_vec();
-                self.phase = Phase::Init(state);
-                self.outstanding = Outstanding::new(now, 0, vec![request], RetransmitPolicy::INITIAL);
-                self.send_outstanding();
-                Ok(())
-            }
-            InitStep::Proceed { state, datagrams } => {
-                self.answered = true;
-                self.noted = None;
-                self.path = state.path();
-                self.phase = Phase::Auth(state);
-                self.send_request(now, datagrams);
-                Ok(())
-            }
-            InitStep::Failed(error) => {
-                self.fail(error);
-                Ok(())
-            }
-        }
-    }
-
-    fn after_auth(
+    fn after_init(
         &mut self,
         now: Instant,
-        step: AuthStep,
+        step: InitStep,
         rng: &mut dyn CryptoRng,
     ) -> Result<(), PeerMisbehaved> {
         match step {
+            InitStep::Ignore(misbehaved) => return Err(misbehaved),
+            InitStep::Note(error) => self.noted = Some(error),
+            InitStep::Again(message) => {
+                self.transmits.push_back(Transmit { path: self.path, message });
+                if self.soliciting.is_some() {
+                    let mut soliciting = Outstanding::new(now, 0, Vec::new(), RetransmitPolicy::INITIAL);
+                    soliciting.give_up_by(self.deadline);
+                    self.soliciting = Some(soliciting);
+                }
+            }
+            InitStep::Answered(negotiated) => {
+                let spi = negotiated.spis.responder;
+                let held = self.held.iter().any(|held| held.spis.responder == spi);
+                if held || self.tried.contains(&spi) {
+                    return Ok(());
+                }
+                if self.held.len() + self.tried.len() >= MAX_ANSWERS {
+                    return Err(PeerMisbehaved::UnexpectedResponse { message_id: 0 });
+                }
+                self.first_answer.get_or_insert(now);
+                self.soliciting = None;
+                self.held.push_back(negotiated);
+                if self.released && self.tracks.is_empty() {
+                    self.begin_next(now, rng);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_auth(
+        &mut self,
+        now: Instant,
+        at: usize,
+        path: Path,
+        (datagram, parsed): (&[u8], &ParsedMessage),
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(), PeerMisbehaved> {
+        let header = parsed.header;
+        let awaited = self.tracks.get(at).map(|track| track.outstanding.message_id);
+        if awaited != Some(header.message_id) {
+            return Err(PeerMisbehaved::UnexpectedResponse { message_id: header.message_id });
+        }
+        self.note_plain_error(parsed);
+        let Track { auth, spis, path: track_path, believed, outstanding } = self.tracks.remove(at);
+        let (proven, has_signed) = (auth.is_proven(), auth.has_signed());
+        let keep = |auth, outstanding| Track { auth, spis, path: track_path, believed, outstanding };
+        match auth.handle(&self.config, now, path, datagram, parsed, rng) {
             AuthStep::Ignore { state, misbehaved } => {
-                self.phase = Phase::Auth(state);
-                Err(misbehaved)
+                self.tracks.insert(at, keep(state, outstanding));
+                return Err(misbehaved);
             }
             AuthStep::Wait(state) => {
-                self.phase = Phase::Auth(state);
-                Ok(())
+                self.spoken = true;
+                self.tracks.insert(at, keep(state, outstanding));
             }
             AuthStep::Next { state, datagrams } => {
-                self.phase = Phase::Auth(state);
-                self.send_request(now, datagrams);
-                Ok(())
+                self.spoken = true;
+                // Only a gateway that has proved itself asks for more: the other answers are not needed.
+                self.held.clear();
+                self.tracks.clear();
+                let message_id = outstanding.message_id.saturating_add(1);
+                let next = Outstanding::new(now, message_id, datagrams, RetransmitPolicy::AUTH);
+                self.tracks.push(keep(state, next));
+                self.send_track(0);
             }
             AuthStep::Established(established) => {
+                self.over = true;
+                for other in std::mem::take(&mut self.tracks) {
+                    self.say_goodbye(other, rng);
+                }
                 self.outcome = Some(Ok(established));
-                Ok(())
             }
             AuthStep::Failed { state, error } => {
+                self.spoken = true;
+                // Perhaps the only thing wrong is that we signed another form of the request than was answered.
+                let doubtful = has_signed && error == HandshakeError::AuthenticationFailed;
                 if let Some(state) = state {
-                    self.say_goodbye(*state, rng);
+                    self.say_goodbye(keep(state, outstanding), rng);
                 }
-                self.fail(error);
-                Ok(())
+                self.refused = Some(error);
+                if proven && !doubtful {
+                    self.end();
+                } else {
+                    self.after_refusal(now, believed, doubtful, rng);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One answer led nowhere: what else is there?
+    fn after_refusal(&mut self, now: Instant, believed: Believed, doubtful: bool, rng: &mut dyn CryptoRng) {
+        if !self.tracks.is_empty() {
+            return;
+        }
+        if !self.held.is_empty() {
+            self.begin_next(now, rng);
+            return;
+        }
+        if doubtful && self.init.narrow(believed) {
+            self.solicit_alone(now);
+            return;
+        }
+        let until = self.first_answer.map(|answered| answered + LINGER).filter(|until| now < *until);
+        self.linger = until;
+        self.end_if_nothing_is_left();
+    }
+
+    /// An answer in the clear to IKE_AUTH proves nothing, but is better than silence as an explanation.
+    fn note_plain_error(&mut self, parsed: &ParsedMessage) {
+        if parsed.encrypted.is_some() || parsed.header.exchange != ExchangeType::IkeAuth {
+            return;
+        }
+        for payload in &parsed.payloads {
+            if let Payload::Notify(notify) = payload
+                && notify.ty.is_error()
+            {
+                self.noted = Some(HandshakeError::Refused(notify.ty));
             }
         }
     }
 
-    fn send_request(&mut self, now: Instant, datagrams: Vec<Vec<u8>>) {
-        let message_id = self.outstanding.message_id.saturating_add(1);
-        self.outstanding = Outstanding::new(now, message_id, datagrams, RetransmitPolicy::AUTH);
-        self.send_outstanding();
+    /// IKE_AUTH on the next answer that was not tried.
+    fn begin_next(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        let Some(negotiated) = self.held.pop_front() else { return };
+        self.linger = None;
+        self.tried.push(negotiated.spis.responder);
+        let (spis, path, believed) = (negotiated.spis, negotiated.path, negotiated.believed);
+        match AuthSent::begin(*negotiated, &self.config, rng) {
+            Ok((auth, datagrams)) => {
+                let outstanding = Outstanding::new(now, 1, datagrams, RetransmitPolicy::AUTH);
+                self.tracks.push(Track { auth: Box::new(auth), spis, path, believed, outstanding });
+                self.send_track(self.tracks.len() - 1);
+            }
+            Err(error) => {
+                self.refused = Some(error);
+                self.end();
+            }
+        }
     }
 
-    fn send_outstanding(&mut self) {
-        let path = self.path;
-        let again = self.outstanding.datagrams().iter().cloned();
-        self.transmits.extend(again.map(|message| Transmit { path, message }));
+    /// Nobody has spoken under protection for a while: perhaps the answer was not the gateway's.
+    fn hedge(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        if self.held.is_empty() {
+            if now < self.deadline {
+                self.solicit();
+            }
+        } else {
+            self.begin_next(now, rng);
+        }
     }
 
-    fn say_goodbye(&mut self, auth: AuthSent, rng: &mut dyn CryptoRng) {
+    fn solicit(&mut self) {
         let path = self.path;
-        let message_id = self.outstanding.message_id.saturating_add(1);
-        let datagrams = auth.goodbye(message_id, path, rng);
+        let requests = self.init.requests().into_iter();
+        self.transmits.extend(requests.map(|message| Transmit { path, message }));
+    }
+
+    fn solicit_alone(&mut self, now: Instant) {
+        self.held.clear();
+        let mut soliciting = Outstanding::new(now, 0, Vec::new(), RetransmitPolicy::INITIAL);
+        soliciting.give_up_by(now + ALONE);
+        self.soliciting = Some(soliciting);
+        self.solicit();
+    }
+
+    fn send_track(&mut self, at: usize) {
+        let Some(track) = self.tracks.get(at) else { return };
+        let path = track.path;
+        let datagrams = track.outstanding.datagrams().iter().cloned();
+        self.transmits.extend(datagrams.map(|message| Transmit { path, message }));
+    }
+
+    fn say_goodbye(&mut self, track: Track, rng: &mut dyn CryptoRng) {
+        let path = track.path;
+        let message_id = track.outstanding.message_id.saturating_add(1);
+        let datagrams = track.auth.goodbye(message_id, path, rng);
         self.transmits.extend(datagrams.into_iter().map(|message| Transmit { path, message }));
     }
 
-    fn fail(&mut self, error: HandshakeError) {
-        self.phase = Phase::Over;
-        self.outcome = Some(Err(error));
+    fn end_if_nothing_is_left(&mut self) {
+        let going_on = !self.tracks.is_empty() || self.soliciting.is_some() || self.linger.is_some();
+        let waiting = !self.released && !self.held.is_empty();
+        if !going_on && !waiting {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        self.over = true;
+        self.soliciting = None;
+        self.linger = None;
+        self.tracks.clear();
+        let error = self.refused.take().or_else(|| self.noted.take());
+        let silence = HandshakeError::NoAnswer { after_init: self.first_answer.is_some() };
+        self.outcome = Some(Err(error.unwrap_or(silence)));
     }
 }

@@ -1,6 +1,7 @@
 //! The exchanges, message by message: two ends of one IKE_SA in memory, made from the same keys, and an initiator alone.
 
 mod established;
+mod forms;
 mod initial;
 mod misbehaviour;
 mod mobike;
