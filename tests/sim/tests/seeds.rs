@@ -56,7 +56,7 @@ fn live(seed: u64) -> Life {
     assert!(world.client.tunnel.is_none() && world.client.children.is_empty(), "the client keeps something");
     world.network.faults = Faults::default();
     let empty = |world: &World| world.gateway.as_ref().is_some_and(|gateway| gateway.clients().is_empty());
-    assert!(world.run_until(5 * MINUTE, empty), "the gateway keeps the client");
+    assert!(world.run_until(10 * MINUTE, empty), "the gateway keeps the client");
     assert!(world.gateway_children.is_empty(), "the gateway keeps a CHILD_SA");
     let entries = world.gateway_log.iter().filter(|line| line.starts_with("up")).count();
     Life { digest: world.digest(), entries }
