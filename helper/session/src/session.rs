@@ -1,37 +1,36 @@
 //! The states of a session and what moves between them.
 //!
 //! ```text
-//! connect -> [credential] -> resolve -> open a path -> initial exchanges -> connected
-//!               ^                                            |                 |
-//!               +--- password refused, somebody to ask ------+                 |
-//!                    next address, or failed <---------------+                 |
-//!            wait <---------------------- lost: closed by the peer, dead ------+
+//! connect -> [credential] -> race: all addresses of all gateways -> connected
+//!               ^                        |                              |
+//!               +-- password refused, ---+--> failed                    |
+//!                   somebody to ask                                     |
+//!            wait <------------------ lost: closed by the peer, dead ---+
 //! ```
 //!
 //! Until the first success a failure is final, for somebody watches and decides. Once connected, the intent stays until
 //! the user takes it back: every loss leads to another try, and the tunnel device stays.
 
 mod progress;
+mod race;
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rand_core::CryptoRng;
 use ropewalk_ike::error::PeerMisbehaved;
 use ropewalk_ike::exchange::config::LocalAuth;
-use ropewalk_ike::exchange::initiator::Initiator;
 use ropewalk_ike::exchange::nat::NatSituation;
 use ropewalk_ike::exchange::sa::{Features, IkeSa};
 use ropewalk_ike::exchange::{IkeSpis, Path, Transmit};
 use ropewalk_ike::time::{Instant, UnixTime};
-use ropewalk_ike::wire::Identification;
 use zeroize::Zeroizing;
 
 use crate::backoff::Backoff;
 use crate::command::{Command, InnerSettings};
 use crate::config::SessionConfig;
 use crate::explain::{Cause, Explanation};
+use race::Race;
 
 /// A disconnect is over after this, whether the gateway hears of it or not.
 pub const FAREWELL: Duration = Duration::from_secs(2);
@@ -59,9 +58,7 @@ pub enum Phase {
 enum State {
     Idle,
     AskingCredential,
-    Resolving,
-    OpeningPath { remote: SocketAddr },
-    Handshake(Box<Initiator>),
+    Racing(Box<Race>),
     Connected(Box<IkeSa>),
     Waiting { until: Instant },
     Closing(Box<IkeSa>),
@@ -106,8 +103,6 @@ pub struct Session {
     state: State,
     /// The user was connected since the last `connect`.
     was_up: bool,
-    endpoint: usize,
-    candidates: VecDeque<SocketAddr>,
     link: Option<u32>,
     backoff: Backoff,
     refusals: u32,
@@ -132,8 +127,6 @@ impl Session {
             config,
             state: State::Idle,
             was_up: false,
-            endpoint: 0,
-            candidates: VecDeque::new(),
             link: None,
             backoff: Backoff::default(),
             refusals: 0,
@@ -154,7 +147,6 @@ impl Session {
         self.was_up = false;
         self.error = None;
         self.refusals = 0;
-        self.endpoint = 0;
         self.begin();
     }
 
@@ -168,17 +160,11 @@ impl Session {
                 self.drain_sa(now, rng);
             }
             State::Closing(sa) => self.state = State::Closing(sa),
-            State::Handshake(mut initiator) => {
-                initiator.abort(rng);
-                self.transmits.extend(std::iter::from_fn(|| initiator.poll_transmit()));
+            State::Racing(race) => {
+                self.abort_race(*race, rng);
                 self.go_idle();
             }
-            State::Idle
-            | State::AskingCredential
-            | State::Resolving
-            | State::OpeningPath { .. }
-            | State::Waiting { .. }
-            | State::Failed => self.go_idle(),
+            State::Idle | State::AskingCredential | State::Waiting { .. } | State::Failed => self.go_idle(),
         }
     }
 
@@ -205,65 +191,25 @@ impl Session {
             }
             *password = given_password;
         }
-        self.next_endpoint();
-    }
-
-    /// The addresses that answer [`Command::Resolve`], or why there are none.
-    pub fn resolved(&mut self, now: Instant, answer: Result<Vec<IpAddr>, String>, rng: &mut dyn CryptoRng) {
-        if !matches!(self.state, State::Resolving) {
-            return;
-        }
-        let Some(endpoint) = self.config.gateways.get(self.endpoint) else { return };
-        let port = endpoint.port;
-        match answer {
-            Ok(addresses) if !addresses.is_empty() => {
-                self.candidates = addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
-                self.next_candidate(now, rng);
-            }
-            Ok(_) => {
-                let why = "it has no addresses".to_owned();
-                self.name_failed(now, &why, rng);
-            }
-            Err(why) => self.name_failed(now, &why, rng),
-        }
+        self.start_race();
     }
 
     /// The socket that [`Command::OpenPath`] asked for.
     pub fn path_opened(&mut self, now: Instant, path: Path, rng: &mut dyn CryptoRng) {
-        let State::OpeningPath { remote } = self.state else { return };
-        if path.remote != remote {
-            return;
-        }
-        self.link = Some(path.link);
-        let mut config = self.config.initiator.clone();
-        config.wall_clock = self.wall_clock;
-        if self.config.identity_from_address {
-            config.local_id = Identification::address(path.local.ip());
-        }
-        match Initiator::start(config, path, now, rng) {
-            Ok(mut initiator) => {
-                initiator.proceed(now, rng);
-                self.state = State::Handshake(Box::new(initiator));
-                self.drain_initiator(now, rng);
-            }
-            Err(error) => self.handshake_failed(now, &error, rng),
+        if !self.race_opened(now, path, rng) {
+            // Nobody waits for it any more.
+            self.commands.push_back(Command::ClosePath(path.link));
         }
     }
 
     /// No socket can be opened towards this address.
     pub fn path_failed(&mut self, now: Instant, why: &str, rng: &mut dyn CryptoRng) {
-        let State::OpeningPath { remote } = self.state else { return };
-        let error = Explanation::new(
-            Cause::Unreachable,
-            format!("There is no way to the gateway {}: {why}.", remote.ip()),
-            "Check the network connection.",
-        );
-        self.try_next(now, error, rng);
+        self.race_not_opened(now, why, rng);
     }
 
     /// The socket of `link` is of no use any more, as when its interface went.
     pub fn path_lost(&mut self, now: Instant, link: u32, rng: &mut dyn CryptoRng) {
-        if self.link != Some(link) {
+        if self.race_lost(now, link, rng) || self.link != Some(link) {
             return;
         }
         let error = Explanation::new(
@@ -276,7 +222,6 @@ impl Session {
                 self.forget(&sa);
                 self.lost(now, error, rng);
             }
-            State::Handshake(_) => self.try_next(now, error, rng),
             other => self.state = other,
         }
     }
@@ -317,22 +262,15 @@ impl Session {
         rng: &mut dyn CryptoRng,
     ) -> Result<(), PeerMisbehaved> {
         match &mut self.state {
-            State::Handshake(initiator) => {
-                let result = initiator.handle_datagram(now, path, datagram, rng);
-                self.drain_initiator(now, rng);
-                result
-            }
+            State::Racing(_) => self.race_datagram(now, path, datagram, rng),
             State::Connected(sa) | State::Closing(sa) => {
                 let result = sa.handle_datagram(now, path, datagram, rng);
                 self.drain_sa(now, rng);
                 result
             }
-            State::Idle
-            | State::AskingCredential
-            | State::Resolving
-            | State::OpeningPath { .. }
-            | State::Waiting { .. }
-            | State::Failed => Err(PeerMisbehaved::WrongSpi),
+            State::Idle | State::AskingCredential | State::Waiting { .. } | State::Failed => {
+                Err(PeerMisbehaved::WrongSpi)
+            }
         }
     }
 
@@ -340,24 +278,13 @@ impl Session {
     pub fn handle_timeout(&mut self, now: Instant, wall_clock: UnixTime, rng: &mut dyn CryptoRng) {
         self.wall_clock = wall_clock;
         match &mut self.state {
-            State::Handshake(initiator) => {
-                initiator.handle_timeout(now, rng);
-                self.drain_initiator(now, rng);
-            }
+            State::Racing(_) => self.race_timeout(now, rng),
             State::Connected(sa) | State::Closing(sa) => {
                 sa.handle_timeout(now, rng);
                 self.drain_sa(now, rng);
             }
-            State::Waiting { until } if now >= *until => {
-                self.endpoint = 0;
-                self.begin();
-            }
-            State::Waiting { .. }
-            | State::Idle
-            | State::AskingCredential
-            | State::Resolving
-            | State::OpeningPath { .. }
-            | State::Failed => {}
+            State::Waiting { until } if now >= *until => self.begin(),
+            State::Waiting { .. } | State::Idle | State::AskingCredential | State::Failed => {}
         }
     }
 
@@ -375,14 +302,10 @@ impl Session {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
-            State::Handshake(initiator) => initiator.poll_timeout(),
+            State::Racing(race) => self.race_poll(race),
             State::Connected(sa) | State::Closing(sa) => sa.poll_timeout(),
             State::Waiting { until } => Some(*until),
-            State::Idle
-            | State::AskingCredential
-            | State::Resolving
-            | State::OpeningPath { .. }
-            | State::Failed => None,
+            State::Idle | State::AskingCredential | State::Failed => None,
         }
     }
 
@@ -394,11 +317,7 @@ impl Session {
             State::Failed => Phase::Failed,
             State::Connected(_) => Phase::Connected,
             State::Closing(_) => Phase::Disconnecting,
-            State::AskingCredential
-            | State::Resolving
-            | State::OpeningPath { .. }
-            | State::Handshake(_)
-            | State::Waiting { .. } => {
+            State::AskingCredential | State::Racing(_) | State::Waiting { .. } => {
                 if self.was_up {
                     Phase::Reconnecting
                 } else {

@@ -1,7 +1,7 @@
 //! One connection: the loop that moves datagrams, timers and commands between the session and the system.
 //!
 //! The session decides; this loop does. It owns the TUN device for as long as the user wants to be connected, the pump
-//! on it, and the socket of the path in use. IKE messages come out of the pump's queue and go into the session; what
+//! on it, and the sockets of its paths. IKE messages come out of the pump's queue and go into the session; what
 //! the session wants done comes out as commands, which [`tunnel`] makes true.
 
 mod report;
@@ -286,9 +286,12 @@ impl Connection {
                 Event::UnknownSpi { spi, remote, .. } => {
                     tracing::debug!(spi, %remote, "ESP for an unknown SPI");
                 }
-                Event::PathMtu { mtu, .. } => self.tunnel.path_mtu(mtu),
-                Event::SocketError { errno, remote, .. } => {
+                Event::PathMtu { socket, mtu, .. } => self.tunnel.path_mtu(socket, mtu),
+                Event::SocketError { socket, errno, remote } => {
                     tracing::debug!(errno, ?remote, "the socket reports an error");
+                    if let Some(link) = self.tunnel.link_of(socket) {
+                        self.session.path_refused(now, link, &mut self.rng);
+                    }
                     self.session.check_liveness(now, &mut self.rng);
                 }
                 Event::Failed { reason } => {
@@ -303,7 +306,7 @@ impl Connection {
 
     fn network_changed(&mut self) {
         let snapshot = self.platform.monitor.snapshot();
-        if let Some(link) = self.tunnel.lost_link(&snapshot) {
+        for link in self.tunnel.lost_links(&snapshot) {
             self.session.path_lost(clock::now(), link, &mut self.rng);
         }
         self.session.network_changed(clock::now(), &mut self.rng);

@@ -84,8 +84,11 @@ pub struct Tunnel {
     device: Option<TunDevice>,
     pump: Option<DataPath>,
     platform: Arc<Platform>,
-    link: Option<Link>,
+    /// The sockets that are open: one, or several while gateways are raced.
+    links: Vec<Link>,
     next_link: u32,
+    /// The link that ESP leaves by.
+    carrying: Option<u32>,
     children: Vec<Installed>,
     sending: Option<u32>,
     configured: Option<Configured>,
@@ -123,8 +126,9 @@ impl Tunnel {
             device: Some(device),
             pump: Some(pump),
             platform,
-            link: None,
+            links: Vec::new(),
             next_link: 1,
+            carrying: None,
             children: Vec::new(),
             sending: None,
             configured: None,
@@ -159,14 +163,17 @@ impl Tunnel {
         let interface_mtu = platform.monitor.snapshot().interface(&route.interface).map(|found| found.mtu);
         let path_mtu = route.mtu.or(interface_mtu).unwrap_or(1500);
         let path_mtu = usize::try_from(path_mtu).unwrap_or(1500);
-        self.link = Some(Link { id, socket, path, interface: route.interface, index: route.index, path_mtu });
+        let (interface, index) = (route.interface, route.index);
+        self.links.push(Link { id, socket, path, interface, index, path_mtu });
         Ok(path)
     }
 
     /// Gives a socket up.
     pub fn close_path(&mut self, id: u32) {
-        if self.link.as_ref().is_some_and(|link| link.id == id)
-            && let (Some(link), Some(pump)) = (self.link.take(), &self.pump)
+        let Some(at) = self.links.iter().position(|link| link.id == id) else { return };
+        let link = self.links.remove(at);
+        self.carrying.take_if(|carrying| *carrying == id);
+        if let Some(pump) = &self.pump
             && let Err(error) = pump.remove_socket(link.socket)
         {
             tracing::debug!(%error, "a socket was gone already");
@@ -176,34 +183,39 @@ impl Tunnel {
     /// The link that this socket belongs to.
     #[must_use]
     pub fn link_of(&self, socket: SocketId) -> Option<u32> {
-        self.link.as_ref().filter(|link| link.socket == socket).map(|link| link.id)
+        self.links.iter().find(|link| link.socket == socket).map(|link| link.id)
     }
 
     /// The interface in use.
     #[must_use]
     pub fn interface(&self) -> Option<&str> {
-        self.link.as_ref().map(|link| link.interface.as_str())
+        self.carrier().map(|link| link.interface.as_str())
     }
 
-    /// The link in use, when its interface or address is not there any more.
+    /// The links whose interface or address is not there any more.
     #[must_use]
-    pub fn lost_link(&self, snapshot: &Snapshot) -> Option<u32> {
-        let link = self.link.as_ref()?;
-        let local = link.path.local.ip();
-        let here = snapshot.interfaces.iter().any(|interface| {
-            interface.index == link.index
-                && interface.up
-                && interface.addresses.iter().any(|address| address.net.addr() == local)
-        });
-        (!here).then_some(link.id)
+    pub fn lost_links(&self, snapshot: &Snapshot) -> Vec<u32> {
+        let here = |link: &Link| {
+            let local = link.path.local.ip();
+            snapshot.interfaces.iter().any(|interface| {
+                interface.index == link.index
+                    && interface.up
+                    && interface.addresses.iter().any(|address| address.net.addr() == local)
+            })
+        };
+        self.links.iter().filter(|link| !here(link)).map(|link| link.id).collect()
+    }
+
+    /// The link that ESP leaves by; before there is ESP, the newest.
+    fn carrier(&self) -> Option<&Link> {
+        let carrying = self.links.iter().find(|link| Some(link.id) == self.carrying);
+        carrying.or(self.links.last())
     }
 
     /// Sends an IKE message.
     pub fn send_ike(&self, transmit: &Transmit) {
-        let (Some(link), Some(pump)) = (&self.link, &self.pump) else { return };
-        if link.id != transmit.path.link {
-            return;
-        }
+        let link = self.links.iter().find(|link| link.id == transmit.path.link);
+        let (Some(link), Some(pump)) = (link, &self.pump) else { return };
         if let Err(error) = pump.send_ike(link.socket, transmit.path.remote, &transmit.message) {
             tracing::debug!(remote = %transmit.path.remote, %error, "an IKE message cannot be sent");
         }
@@ -228,7 +240,7 @@ impl Tunnel {
             destinations: selectors(&child.ts_local),
             peer: None,
         })?;
-        if let (Some(folder), Some(link)) = (&config.key_log_dir, &self.link) {
+        if let (Some(folder), Some(link)) = (&config.key_log_dir, self.carrier()) {
             ropewalk_keylog::child(folder, &child, link.path);
         }
         self.children.push(Installed { sa: child, inbound, outbound: OutboundHandle::new(outbound), suite });
@@ -237,9 +249,11 @@ impl Tunnel {
 
     /// Sends with this CHILD_SA along this path from now on.
     pub fn send_with(&mut self, spi_in: u32, path: Path) {
-        let (Some(pump), Some(link)) = (&self.pump, &mut self.link) else { return };
+        let link = self.links.iter_mut().find(|link| link.id == path.link);
+        let (Some(pump), Some(link)) = (&self.pump, link) else { return };
         let Some(child) = self.children.iter().find(|child| child.sa.spi_in == spi_in) else { return };
         link.path = path;
+        self.carrying = Some(link.id);
         let egress = Egress { sa: child.outbound.clone(), socket: link.socket, peer: path.remote };
         let keepalive =
             (!self.keepalive.is_zero()).then_some(Keepalive { peer: path.remote, interval: self.keepalive });
@@ -331,9 +345,9 @@ impl Tunnel {
         Ok(())
     }
 
-    /// The path carries no packets above `mtu` octets.
-    pub fn path_mtu(&mut self, mtu: u16) {
-        let Some(link) = &mut self.link else { return };
+    /// The path of this socket carries no packets above `mtu` octets.
+    pub fn path_mtu(&mut self, socket: SocketId, mtu: u16) {
+        let Some(link) = self.links.iter_mut().find(|link| link.socket == socket) else { return };
         link.path_mtu = usize::from(mtu);
         let inner = self.inner_mtu();
         tracing::info!(path = mtu, inner, "the path MTU changed");
@@ -361,7 +375,8 @@ impl Tunnel {
     pub async fn close(&mut self, platform: &Platform) {
         self.release(platform).await;
         self.children.clear();
-        self.link = None;
+        self.links.clear();
+        self.carrying = None;
         if let Some(pump) = self.pump.take() {
             // Stopping joins the pump's threads, which takes a moment that the async threads should not lose.
             if tokio::task::spawn_blocking(move || pump.stop()).await.is_err() {
@@ -400,7 +415,7 @@ impl Tunnel {
         if self.fixed_mtu != 0 {
             return self.fixed_mtu;
         }
-        let fits = match (&self.link, self.children.last()) {
+        let fits = match (self.carrier(), self.children.last()) {
             (Some(link), Some(child)) => child.suite.inner_mtu(link.path_mtu, link.path.remote.is_ipv6()),
             _ => SMALLEST_INNER_MTU,
         };

@@ -28,6 +28,8 @@ pub struct SimClient {
     pub asked: Vec<CredentialReason>,
     /// What the session called out of turn in datagrams, for tests of forgeries.
     pub refused_datagrams: usize,
+    /// Names with addresses of their own; all others are the gateway's.
+    pub names: Vec<(String, Vec<IpAddr>)>,
     address: IpAddr,
     gateways: Vec<IpAddr>,
     links: Vec<(u32, SocketAddr)>,
@@ -46,6 +48,7 @@ impl SimClient {
             answers: Vec::new(),
             asked: Vec::new(),
             refused_datagrams: 0,
+            names: Vec::new(),
             address,
             gateways,
             links: Vec::new(),
@@ -57,6 +60,12 @@ impl SimClient {
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.session.phase()
+    }
+
+    /// How many sockets are open.
+    #[must_use]
+    pub fn sockets(&self) -> usize {
+        self.links.len()
     }
 
     /// Whether a datagram to this address is for one of the open sockets.
@@ -98,7 +107,11 @@ impl SimClient {
                 let answer = answer.map(|(user, password)| (user, Zeroizing::new(password)));
                 self.session.credential(answer);
             }
-            Command::Resolve(_) => self.session.resolved(now, Ok(self.gateways.clone()), rng),
+            Command::Resolve(host) => {
+                let known = self.names.iter().find(|(name, _)| *name == host);
+                let addresses = known.map_or(&self.gateways, |(_, addresses)| addresses).clone();
+                self.session.resolved(now, Ok(addresses), rng);
+            }
             Command::OpenPath(remote) => {
                 let link = self.next_link;
                 self.next_link += 1;

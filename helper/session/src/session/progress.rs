@@ -1,17 +1,15 @@
-//! What moves a session from one state to the next: the attempt at each gateway and address in turn, its success or
-//! failure, and the loss of what was up.
+//! What moves a session from one state to the next: success, and the loss of what was up. The way up is [`super::race`]'s.
 
 use std::net::IpAddr;
 
 use rand_core::CryptoRng;
 use ropewalk_ike::exchange::config::LocalAuth;
-use ropewalk_ike::exchange::initiator::{Established, HandshakeError, InnerConfig};
+use ropewalk_ike::exchange::initiator::{Established, InnerConfig};
 use ropewalk_ike::exchange::sa::{CloseReason, IkeSa, SaEvent};
 use ropewalk_ike::time::Instant;
 
-use super::{MAX_REFUSALS, Session, State};
+use super::{Session, State};
 use crate::command::{Command, CredentialReason, InnerSettings};
-use crate::config::Endpoint;
 use crate::explain::{Cause, Explanation};
 
 impl Session {
@@ -23,11 +21,11 @@ impl Session {
         if missing {
             self.ask(CredentialReason::Missing);
         } else {
-            self.next_endpoint();
+            self.start_race();
         }
     }
 
-    fn ask(&mut self, reason: CredentialReason) {
+    pub(super) fn ask(&mut self, reason: CredentialReason) {
         if self.config.can_ask {
             self.state = State::AskingCredential;
             self.commands.push_back(Command::AskCredential(reason));
@@ -40,113 +38,11 @@ impl Session {
         }
     }
 
-    pub(super) fn next_endpoint(&mut self) {
-        self.candidates.clear();
-        match self.config.gateways.get(self.endpoint) {
-            Some(Endpoint { host, .. }) => {
-                self.commands.push_back(Command::Resolve(host.clone()));
-                self.state = State::Resolving;
-            }
-            None => self.fail(Explanation::new(
-                Cause::Profile,
-                "The profile names no gateway.",
-                "Set gateway.address in the profile.",
-            )),
-        }
-    }
-
-    pub(super) fn next_candidate(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
-        match self.candidates.pop_front() {
-            Some(remote) => {
-                self.state = State::OpeningPath { remote };
-                self.commands.push_back(Command::OpenPath(remote));
-            }
-            None => self.endpoint_exhausted(now, rng),
-        }
-    }
-
-    pub(super) fn name_failed(&mut self, now: Instant, why: &str, rng: &mut dyn CryptoRng) {
-        let host = self.config.gateways.get(self.endpoint).map(|endpoint| endpoint.host.clone());
-        let error = Explanation::new(
-            Cause::Unreachable,
-            format!("The gateway's name {} cannot be found: {why}.", host.unwrap_or_default()),
-            "Check the name in the profile and the network's DNS.",
-        );
-        self.candidates.clear();
-        self.try_next(now, error, rng);
-    }
-
-    /// This address did not work: the next one, the next name, or the end of this round.
-    pub(super) fn try_next(&mut self, now: Instant, error: Explanation, rng: &mut dyn CryptoRng) {
-        self.close_path();
-        self.error = Some(error);
-        self.next_candidate(now, rng);
-    }
-
-    fn endpoint_exhausted(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
-        self.endpoint += 1;
-        if self.endpoint < self.config.gateways.len() {
-            self.next_endpoint();
-        } else if self.was_up {
-            self.wait(now, rng);
-        } else {
-            self.state = State::Failed;
-            self.commands.push_back(Command::ReleaseTunnel);
-        }
-    }
-
-    fn wait(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+    pub(super) fn wait(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
         self.state = State::Waiting { until: now + self.backoff.next(rng) };
     }
 
-    pub(super) fn handshake_failed(&mut self, now: Instant, error: &HandshakeError, rng: &mut dyn CryptoRng) {
-        let gateway = self.config.gateways.get(self.endpoint).map(|endpoint| endpoint.host.as_str());
-        let offered: Vec<String> =
-            self.config.initiator.ike_proposals.iter().map(ToString::to_string).collect();
-        let explanation = Explanation::of_handshake(error, gateway.unwrap_or_default(), &offered.join(", "));
-        let no_password_here = matches!(
-            (error, &self.config.initiator.auth),
-            (HandshakeError::EapRefused(_), LocalAuth::EapMschapv2 { .. })
-        );
-        match explanation.cause {
-            Cause::Unreachable => self.try_next(now, explanation, rng),
-            Cause::Authentication if no_password_here && self.config.can_ask && !self.was_up => {
-                self.close_path();
-                let said = match error {
-                    HandshakeError::EapRefused(failure) => failure.message.clone(),
-                    _ => None,
-                };
-                self.error = Some(explanation);
-                self.ask(CredentialReason::Refused(said));
-            }
-            Cause::Authentication | Cause::NoProposal | Cause::Failed | Cause::Profile if self.was_up => {
-                self.refusals += 1;
-                self.close_path();
-                if self.refusals >= MAX_REFUSALS {
-                    self.fail(explanation);
-                } else {
-                    self.error = Some(explanation);
-                    self.wait(now, rng);
-                }
-            }
-            Cause::Authentication | Cause::NoProposal | Cause::Failed | Cause::Profile => {
-                self.close_path();
-                self.fail(explanation);
-            }
-        }
-    }
-
-    pub(super) fn drain_initiator(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
-        let State::Handshake(initiator) = &mut self.state else { return };
-        self.transmits.extend(std::iter::from_fn(|| initiator.poll_transmit()));
-        match initiator.poll_outcome() {
-            None => {}
-            Some(Ok(established)) => self.established(now, *established, rng),
-            Some(Err(error)) => self.handshake_failed(now, &error, rng),
-        }
-    }
-
-    fn established(&mut self, now: Instant, established: Established, rng: &mut dyn CryptoRng) {
+    pub(super) fn established(&mut self, now: Instant, established: Established, rng: &mut dyn CryptoRng) {
         let Established { sa, inner, keys } = established;
         if self.config.log_keys {
             let (spis, suite) = (sa.spis(), *sa.suite());

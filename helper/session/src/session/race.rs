@@ -1,0 +1,415 @@
+//! The way up: all addresses of all gateways, raced in the manner of happy eyeballs (RFC 8305).
+//!
+//! ```text
+//! name -> addresses, families in turn -> one IKE_SA_INIT after the other, the earlier ones going on
+//!                                                    | the first acceptable answer
+//!                                                    v
+//!                                   the others are dropped, IKE_AUTH with this one
+//!                                                    | silence
+//!                                                    +--------> the others again
+//! ```
+//!
+//! Before IKE_AUTH nothing is shown that is worth anything, so several gateways may be asked; who we are and what we know
+//! goes to one at a time. A dropped request leaves nothing here, and a half-open IKE_SA at the gateway that forgets it by
+//! itself, as after a lost packet.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use rand_core::CryptoRng;
+use ropewalk_ike::error::PeerMisbehaved;
+use ropewalk_ike::exchange::Path;
+use ropewalk_ike::exchange::config::LocalAuth;
+use ropewalk_ike::exchange::initiator::{Established, HandshakeError, Initiator};
+use ropewalk_ike::time::Instant;
+use ropewalk_ike::wire::Identification;
+
+use super::{MAX_REFUSALS, Session, State};
+use crate::command::{Command, CredentialReason};
+use crate::explain::{Cause, Explanation};
+
+/// How long an address is given before the next one of the same gateway is tried beside it (RFC 8305 section 5).
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+/// The same for the next gateway. It is there for when the one before is down, not for when it is far.
+const NEXT_GATEWAY: Duration = Duration::from_secs(2);
+
+/// An address to try.
+#[derive(Clone, Debug)]
+struct Candidate {
+    remote: SocketAddr,
+    /// What the profile calls it, for messages.
+    host: String,
+}
+
+/// An address that is being tried.
+struct Runner {
+    link: u32,
+    candidate: Candidate,
+    initiator: Initiator,
+}
+
+/// Everything that is under way between the wish to be connected and an IKE_SA.
+#[derive(Default)]
+pub(super) struct Race {
+    /// Gateways whose names were asked for.
+    asked: usize,
+    resolving: bool,
+    candidates: VecDeque<Candidate>,
+    opening: Option<Candidate>,
+    runners: Vec<Runner>,
+    /// The link of the one that IKE_AUTH runs with.
+    winner: Option<u32>,
+    /// Nothing further is begun before.
+    next_at: Option<Instant>,
+    /// The best explanation of a failure so far.
+    error: Option<Explanation>,
+}
+
+impl Race {
+    fn note(&mut self, error: Explanation) {
+        // That a gateway said no is worth more than that another was silent.
+        let known = self.error.as_ref().is_some_and(|known| known.cause != Cause::Unreachable);
+        if !known || error.cause != Cause::Unreachable {
+            self.error = Some(error);
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.resolving || self.opening.is_some() || !self.runners.is_empty()
+    }
+
+    fn has_more(&self, gateways: usize) -> bool {
+        !self.candidates.is_empty() || self.asked < gateways
+    }
+}
+
+impl Session {
+    /// Sets out for the first gateway.
+    pub(super) fn start_race(&mut self) {
+        let mut race = Race::default();
+        let Some(first) = self.config.gateways.first() else {
+            self.fail(Explanation::new(
+                Cause::Profile,
+                "The profile names no gateway.",
+                "Set gateway.address in the profile.",
+            ));
+            return;
+        };
+        self.commands.push_back(Command::Resolve(first.host.clone()));
+        (race.asked, race.resolving) = (1, true);
+        self.state = State::Racing(Box::new(race));
+    }
+
+    /// The addresses that answer [`Command::Resolve`], or why there are none.
+    pub fn resolved(&mut self, now: Instant, answer: Result<Vec<IpAddr>, String>, rng: &mut dyn CryptoRng) {
+        let State::Racing(race) = &mut self.state else { return };
+        let Some(endpoint) = race.asked.checked_sub(1).and_then(|at| self.config.gateways.get(at)) else {
+            return;
+        };
+        if !std::mem::take(&mut race.resolving) {
+            return;
+        }
+        let why = match answer {
+            Ok(addresses) if !addresses.is_empty() => {
+                let candidate = |ip| Candidate {
+                    remote: SocketAddr::new(ip, endpoint.port),
+                    host: endpoint.host.clone(),
+                };
+                race.candidates.extend(families_in_turn(addresses).into_iter().map(candidate));
+                None
+            }
+            Ok(_) => Some("it has no addresses".to_owned()),
+            Err(why) => Some(why),
+        };
+        if let Some(why) = why {
+            race.note(Explanation::new(
+                Cause::Unreachable,
+                format!("The gateway's name {} cannot be found: {why}.", endpoint.host),
+                "Check the name in the profile and the network's DNS.",
+            ));
+        }
+        race.next_at = None;
+        self.drive_race(now, rng);
+    }
+
+    /// The socket that the race asked for. Whether it was one of its.
+    pub(super) fn race_opened(&mut self, now: Instant, path: Path, rng: &mut dyn CryptoRng) -> bool {
+        let State::Racing(race) = &mut self.state else { return false };
+        let Some(candidate) = race.opening.take_if(|opening| opening.remote == path.remote) else {
+            return false;
+        };
+        let mut config = self.config.initiator.clone();
+        config.wall_clock = self.wall_clock;
+        if self.config.identity_from_address {
+            config.local_id = Identification::address(path.local.ip());
+        }
+        match Initiator::start(config, path, now, rng) {
+            Ok(initiator) => {
+                let wait = if race.candidates.is_empty() { NEXT_GATEWAY } else { NEXT_ADDRESS };
+                race.next_at = Some(now + wait);
+                race.runners.push(Runner { link: path.link, candidate, initiator });
+                self.drive_race(now, rng);
+            }
+            Err(error) => {
+                self.commands.push_back(Command::ClosePath(path.link));
+                self.refused(now, &error, &candidate.host, rng);
+            }
+        }
+        true
+    }
+
+    /// No socket can be opened for the race. Whether it was one of its.
+    pub(super) fn race_not_opened(&mut self, now: Instant, why: &str, rng: &mut dyn CryptoRng) -> bool {
+        let State::Racing(race) = &mut self.state else { return false };
+        let Some(candidate) = race.opening.take() else { return false };
+        race.note(Explanation::new(
+            Cause::Unreachable,
+            format!("There is no way to the gateway {}: {why}.", candidate.remote.ip()),
+            "Check the network connection.",
+        ));
+        race.next_at = None;
+        self.drive_race(now, rng);
+        true
+    }
+
+    /// The socket of this link is of no use any more. Whether the race used it.
+    pub(super) fn race_lost(&mut self, now: Instant, link: u32, rng: &mut dyn CryptoRng) -> bool {
+        let State::Racing(race) = &mut self.state else { return false };
+        let Some(at) = race.runners.iter().position(|runner| runner.link == link) else { return false };
+        race.runners.remove(at);
+        race.winner.take_if(|winner| *winner == link);
+        race.next_at = None;
+        race.note(Explanation::new(
+            Cause::Unreachable,
+            "The network that carried the connection is gone.",
+            "Ropewalk reconnects as soon as there is one.",
+        ));
+        self.commands.push_back(Command::ClosePath(link));
+        self.drive_race(now, rng);
+        true
+    }
+
+    /// The system says that what was sent on this link does not arrive. Anybody can make it say so: the next address is
+    /// tried at once, and this one goes on.
+    pub fn path_refused(&mut self, now: Instant, link: u32, rng: &mut dyn CryptoRng) {
+        let State::Racing(race) = &mut self.state else { return };
+        if race.runners.iter().any(|runner| runner.link == link) {
+            race.next_at = None;
+            self.drive_race(now, rng);
+        }
+    }
+
+    /// Takes a datagram for one of the attempts.
+    ///
+    /// # Errors
+    /// What was wrong with it.
+    pub(super) fn race_datagram(
+        &mut self,
+        now: Instant,
+        path: Path,
+        datagram: &[u8],
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(), PeerMisbehaved> {
+        let State::Racing(race) = &mut self.state else { return Err(PeerMisbehaved::WrongSpi) };
+        let runner = race.runners.iter_mut().find(|runner| runner.link == path.link);
+        let runner = runner.ok_or(PeerMisbehaved::WrongSpi)?;
+        let result = runner.initiator.handle_datagram(now, path, datagram, rng);
+        self.drive_race(now, rng);
+        result
+    }
+
+    /// Acts on the clock.
+    pub(super) fn race_timeout(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        let State::Racing(race) = &mut self.state else { return };
+        for runner in &mut race.runners {
+            runner.initiator.handle_timeout(now, rng);
+        }
+        self.drive_race(now, rng);
+    }
+
+    /// When [`Self::race_timeout`] wants to be called.
+    pub(super) fn race_poll(&self, race: &Race) -> Option<Instant> {
+        let ready = race.winner.is_none() && !race.resolving && race.opening.is_none();
+        let more = ready && race.has_more(self.config.gateways.len());
+        let next = race.next_at.filter(|_| more);
+        let runners = race.runners.iter().filter_map(|runner| runner.initiator.poll_timeout());
+        runners.chain(next).min()
+    }
+
+    /// Ends all attempts; a gateway that may have made an IKE_SA is told.
+    pub(super) fn abort_race(&mut self, mut race: Race, rng: &mut dyn CryptoRng) {
+        for runner in &mut race.runners {
+            runner.initiator.abort(rng);
+            self.transmits.extend(std::iter::from_fn(|| runner.initiator.poll_transmit()));
+            self.commands.push_back(Command::ClosePath(runner.link));
+        }
+    }
+
+    /// Takes out of the attempts what they have, and begins what is due.
+    fn drive_race(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        let State::Racing(race) = &mut self.state else { return };
+        for runner in &mut race.runners {
+            self.transmits.extend(std::iter::from_fn(|| runner.initiator.poll_transmit()));
+        }
+        let ended = race.runners.iter_mut().enumerate();
+        let ended = ended.filter_map(|(at, runner)| Some((at, runner.initiator.poll_outcome()?))).next();
+        match ended {
+            Some((at, Ok(established))) => self.won(now, at, *established, rng),
+            Some((at, Err(error))) => self.dropped_out(now, at, &error, rng),
+            None if race.winner.is_none() => {
+                if let Some(at) = race.runners.iter().position(|runner| runner.initiator.gateway_answered()) {
+                    self.choose(now, at, rng);
+                } else {
+                    self.set_out_further(now, rng);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// This gateway answered first: the others are dropped, and come again only when it falls silent.
+    fn choose(&mut self, now: Instant, at: usize, rng: &mut dyn CryptoRng) {
+        let State::Racing(race) = &mut self.state else { return };
+        let mut chosen = race.runners.remove(at);
+        for loser in race.runners.drain(..).rev() {
+            self.commands.push_back(Command::ClosePath(loser.link));
+            race.candidates.push_front(loser.candidate);
+        }
+        race.winner = Some(chosen.link);
+        chosen.initiator.proceed(now, rng);
+        race.runners.push(chosen);
+        self.drive_race(now, rng);
+    }
+
+    fn won(&mut self, now: Instant, at: usize, established: Established, rng: &mut dyn CryptoRng) {
+        let State::Racing(race) = std::mem::replace(&mut self.state, State::Idle) else { return };
+        for (number, runner) in race.runners.iter().enumerate() {
+            if number == at {
+                self.link = Some(runner.link);
+            } else {
+                self.commands.push_back(Command::ClosePath(runner.link));
+            }
+        }
+        self.established(now, established, rng);
+    }
+
+    fn dropped_out(&mut self, now: Instant, at: usize, error: &HandshakeError, rng: &mut dyn CryptoRng) {
+        let State::Racing(race) = &mut self.state else { return };
+        let runner = race.runners.remove(at);
+        self.commands.push_back(Command::ClosePath(runner.link));
+        let chosen = race.winner.take_if(|winner| *winner == runner.link).is_some();
+        let explanation = self.explain(error, &runner.candidate.host);
+        if chosen && explanation.cause != Cause::Unreachable {
+            self.refused(now, error, &runner.candidate.host, rng);
+            return;
+        }
+        if let State::Racing(race) = &mut self.state {
+            race.note(explanation);
+            race.next_at = None;
+        }
+        self.drive_race(now, rng);
+    }
+
+    fn set_out_further(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        let State::Racing(race) = &mut self.state else { return };
+        let early = race.is_busy() && race.next_at.is_some_and(|at| now < at);
+        if race.resolving || race.opening.is_some() || early {
+            return;
+        }
+        if let Some(candidate) = race.candidates.pop_front() {
+            self.commands.push_back(Command::OpenPath(candidate.remote));
+            race.opening = Some(candidate);
+        } else if let Some(endpoint) = self.config.gateways.get(race.asked) {
+            self.commands.push_back(Command::Resolve(endpoint.host.clone()));
+            race.asked += 1;
+            race.resolving = true;
+        } else if !race.is_busy() {
+            let error = race.error.take();
+            self.exhausted(now, error, rng);
+        }
+    }
+
+    /// No gateway is left to try.
+    fn exhausted(&mut self, now: Instant, error: Option<Explanation>, rng: &mut dyn CryptoRng) {
+        match error {
+            Some(error) if error.cause != Cause::Unreachable => self.give_up_or_wait(now, error, rng),
+            error if self.was_up => {
+                self.error = error.or_else(|| self.error.take());
+                self.wait(now, rng);
+            }
+            error => {
+                self.error = error;
+                self.state = State::Failed;
+                self.commands.push_back(Command::ReleaseTunnel);
+            }
+        }
+    }
+
+    /// A gateway refused us in a way that another one would not mend.
+    fn refused(&mut self, now: Instant, error: &HandshakeError, host: &str, rng: &mut dyn CryptoRng) {
+        let explanation = self.explain(error, host);
+        if let State::Racing(race) = std::mem::replace(&mut self.state, State::Idle) {
+            self.abort_race(*race, rng);
+        }
+        let by_password = matches!(self.config.initiator.auth, LocalAuth::EapMschapv2 { .. });
+        match error {
+            HandshakeError::EapRefused(failure) if by_password && self.config.can_ask && !self.was_up => {
+                self.error = Some(explanation);
+                self.ask(CredentialReason::Refused(failure.message.clone()));
+            }
+            _ => self.give_up_or_wait(now, explanation, rng),
+        }
+    }
+
+    /// Until the first success a refusal is final; later a few are borne, for a gateway that comes back may refuse at first.
+    fn give_up_or_wait(&mut self, now: Instant, explanation: Explanation, rng: &mut dyn CryptoRng) {
+        self.refusals += u32::from(self.was_up);
+        if self.was_up && self.refusals < MAX_REFUSALS {
+            self.error = Some(explanation);
+            self.wait(now, rng);
+        } else {
+            self.fail(explanation);
+        }
+    }
+
+    fn explain(&self, error: &HandshakeError, host: &str) -> Explanation {
+        let offered: Vec<String> =
+            self.config.initiator.ike_proposals.iter().map(ToString::to_string).collect();
+        Explanation::of_handshake(error, host, &offered.join(", "))
+    }
+}
+
+/// The addresses of a name with the families in turn, beginning with the one that the system puts first (RFC 8305
+/// section 4).
+fn families_in_turn(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    let begins_with_v6 = addresses.first().is_some_and(IpAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv6() == begins_with_v6);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut ordered = Vec::new();
+    loop {
+        let (one, other) = (first.next(), second.next());
+        if one.is_none() && other.is_none() {
+            return ordered;
+        }
+        ordered.extend(one.into_iter().chain(other));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns_and_none_is_lost() {
+        let ips = |list: &[&str]| -> Vec<IpAddr> { list.iter().map(|ip| ip.parse().unwrap()).collect() };
+        let given = ips(&["2001:db8::1", "2001:db8::2", "2001:db8::3", "192.0.2.1"]);
+        let wanted = ips(&["2001:db8::1", "192.0.2.1", "2001:db8::2", "2001:db8::3"]);
+        assert_eq!(families_in_turn(given), wanted);
+        let given = ips(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
+        let wanted = ips(&["192.0.2.1", "2001:db8::1", "192.0.2.2"]);
+        assert_eq!(families_in_turn(given), wanted);
+        assert!(families_in_turn(Vec::new()).is_empty());
+    }
+}
