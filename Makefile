@@ -3,7 +3,7 @@
 export PATH := $(CURDIR)/target/tools/node_modules/.bin:$(HOME)/.cargo/bin:$(PATH)
 export CARGO_INCREMENTAL ?= 0
 
-.PHONY: help demo demo-headless test build bench fuzz deny setup clean
+.PHONY: help demo demo-headless test build bench fuzz mutants deny setup clean
 
 help:
 	@echo 'make demo            a gateway, a network and the window; click Connect'
@@ -12,6 +12,7 @@ help:
 	@echo 'make test            everything that must hold before a change is merged'
 	@echo 'make bench           connect time, throughput and memory beside strongSwan'
 	@echo 'make fuzz            fuzz targets, for FUZZ_SECONDS each'
+	@echo 'make mutants         disables lines one by one; the tests of docs/conformance.md must notice'
 	@echo 'make deny            cargo-deny on licences, bans, sources and advisories'
 	@echo 'make setup           install what all of these need'
 
@@ -41,6 +42,11 @@ bench:
 fuzz:
 	scripts/setup.sh headless
 	scripts/fuzz.sh
+
+# WORD=7383 keeps those whose requirement or file contains it.
+mutants:
+	scripts/setup.sh headless
+	scripts/mutants.sh $(WORD)
 
 # Compiles cargo-deny (several minutes) into target/tools, once.
 deny:

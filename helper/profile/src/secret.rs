@@ -130,4 +130,11 @@ mod tests {
         assert_eq!(psk("0xzz"), b"0xzz");
         assert_eq!(psk("words"), b"words");
     }
+
+    #[test]
+    fn a_long_psk_is_taken_whole() {
+        let text: String = (b' '..=b'~').map(char::from).collect();
+        let secrets = Secrets { psk: Some(text.as_str().into()), ..Secrets::default() };
+        assert_eq!(secrets.psk_bytes().unwrap().as_slice(), text.as_bytes());
+    }
 }

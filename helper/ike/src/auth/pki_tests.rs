@@ -81,6 +81,20 @@ fn intermediates_lead_to_the_trusted_ca_in_any_order() {
 }
 
 #[test]
+fn a_chain_of_four_certificates_is_followed() {
+    let root = ca("root");
+    let sign =
+        |name, issuer: &Ca| Ca::signed_by(ca_params(name), KeyPair::generate().unwrap(), issuer).unwrap();
+    let first = sign("first", &root);
+    let second = sign("second", &first);
+    let third = sign("third", &second);
+    let certificate = issue(&gateway_params(), &third);
+    let chain = [third.der().to_vec(), second.der().to_vec(), first.der().to_vec()];
+    let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
+    assert_eq!(verify(&certificate, &chain, &root), Ok(()));
+}
+
+#[test]
 fn an_unknown_ca_is_named_with_the_certificate() {
     let certificate = issue(&gateway_params(), &ca("Another CA"));
     let error = verify(&certificate, &[], &ca("CA")).unwrap_err();

@@ -26,7 +26,7 @@ pub(super) struct Attempt {
     pub(super) initiator: Initiator,
 }
 
-fn config() -> InitiatorConfig {
+pub(super) fn config() -> InitiatorConfig {
     InitiatorConfig {
         ike_proposals: parse_ike_list(&["aes256gcm16-prfsha256-x25519-ecp256"]).unwrap(),
         esp_proposals: policy(Role::Initiator, "aes256gcm16").proposals,

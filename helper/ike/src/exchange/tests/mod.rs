@@ -1,5 +1,8 @@
 //! The exchanges, message by message: two ends of one IKE_SA in memory, made from the same keys, and an initiator alone.
 
+mod conformance_established;
+mod conformance_fragments;
+mod conformance_initial;
 mod established;
 mod forms;
 mod initial;
