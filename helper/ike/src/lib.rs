@@ -9,6 +9,7 @@
 //! - [`auth`]: pre-shared keys, signatures, certificates and identities.
 //! - [`eap`]: EAP and EAP-MSCHAPv2 inside IKE_AUTH.
 //! - [`exchange`]: the exchanges, from both ends.
+//! - [`multi_point`]: the SA that a group shares, as an endpoint has it; no exchange uses it yet.
 //! - [`keylog`]: key log lines for Wireshark.
 //! - [`proposal`]: what a profile allows, what is offered for it, what was agreed.
 //! - [`error`]: what can be wrong with what a peer sends.
@@ -20,6 +21,7 @@ pub mod eap;
 pub mod error;
 pub mod exchange;
 pub mod keylog;
+pub mod multi_point;
 pub mod proposal;
 pub mod time;
 pub mod wire;

@@ -17,6 +17,7 @@ pub use cipher::{IkeCipher, Integ, SkCipher};
 pub use dh::{DhGroup, KeyPair};
 pub use keys::{ChildKeys, IkeKeys};
 pub use prf::Prf;
+pub(crate) use prf::prf_plus_with;
 
 /// What can go wrong in key agreement, key derivation and the Encrypted payload.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]

@@ -65,18 +65,7 @@ impl Prf {
     /// # Errors
     /// [`CryptoError::TooMuchKeyMaterial`] when `len` needs more than 255 blocks.
     pub fn prf_plus(self, key: &[u8], seed: &[u8], len: usize) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
-        let key = hmac::Key::new(self.algorithm(), key);
-        // Reserved whole, so that no reallocation leaves a copy of key material behind.
-        let mut out = Zeroizing::new(Vec::with_capacity(len.saturating_add(self.output_len())));
-        let mut block = Zeroizing::new(Vec::new());
-        let mut counter = 0_u8;
-        while out.len() < len {
-            counter = counter.checked_add(1).ok_or(CryptoError::TooMuchKeyMaterial)?;
-            block = compute_with(&key, &[&block, seed, &[counter]]);
-            out.extend_from_slice(&block);
-        }
-        out.truncate(len);
-        Ok(out)
+        prf_plus_with(self.algorithm(), key, seed, len)
     }
 
     fn algorithm(self) -> hmac::Algorithm {
@@ -86,6 +75,31 @@ impl Prf {
             Self::HmacSha2_512 => hmac::HMAC_SHA512,
         }
     }
+}
+
+/// prf+ with any HMAC.
+///
+/// # Errors
+/// As [`Prf::prf_plus`].
+pub(crate) fn prf_plus_with(
+    algorithm: hmac::Algorithm,
+    key: &[u8],
+    seed: &[u8],
+    len: usize,
+) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+    let key = hmac::Key::new(algorithm, key);
+    let output_len = algorithm.digest_algorithm().output_len();
+    // Reserved whole, so that no reallocation leaves a copy of key material behind.
+    let mut out = Zeroizing::new(Vec::with_capacity(len.saturating_add(output_len)));
+    let mut block = Zeroizing::new(Vec::new());
+    let mut counter = 0_u8;
+    while out.len() < len {
+        counter = counter.checked_add(1).ok_or(CryptoError::TooMuchKeyMaterial)?;
+        block = compute_with(&key, &[&block, seed, &[counter]]);
+        out.extend_from_slice(&block);
+    }
+    out.truncate(len);
+    Ok(out)
 }
 
 fn compute_with(key: &hmac::Key, parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {

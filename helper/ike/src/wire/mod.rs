@@ -25,7 +25,7 @@ pub mod message;
 pub mod nonce;
 pub mod notify;
 pub mod payload;
-mod reader;
+pub(crate) mod reader;
 pub mod sa;
 pub mod ts;
 pub mod vendor_id;
