@@ -40,7 +40,10 @@ impl Start {
     fn new(seed: u64) -> Self {
         let now = Instant::from_start(Duration::from_secs(1000));
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
-        let mut client = Initiator::start(config(), start_path(), now, &mut rng).unwrap();
+        let mut config = config();
+        // A group that belongs to CREATE_CHILD_SA only.
+        config.esp_proposals = policy(Role::Initiator, "aes256gcm16-x25519").proposals;
+        let mut client = Initiator::start(config, start_path(), now, &mut rng).unwrap();
         client.proceed(now, &mut rng);
         Self { now, rng, client }
     }
