@@ -14,5 +14,6 @@ pub mod proposals;
 pub mod report;
 pub mod server;
 pub mod service;
+pub mod sleep;
 pub mod state;
 pub mod store;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::sleep::SleepWatch;
 use ropewalk_net::{Monitor, NetError, Network, NetworkSettings};
 
 /// The operating system, opened once.
@@ -12,6 +13,8 @@ pub struct Platform {
     pub network: Network,
     /// The interfaces.
     pub monitor: Monitor,
+    /// When the computer sleeps.
+    pub sleep: SleepWatch,
 }
 
 impl Platform {
@@ -26,6 +29,6 @@ impl Platform {
             tracing::info!(devices = ?swept.devices, dns = swept.dns_restored, "removed what a killed helper left");
         }
         let monitor = Monitor::start().await?;
-        Ok(Arc::new(Self { network, monitor }))
+        Ok(Arc::new(Self { network, monitor, sleep: SleepWatch::start() }))
     }
 }

@@ -13,6 +13,7 @@
 
 mod progress;
 mod race;
+mod roaming;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -31,6 +32,7 @@ use crate::command::{Command, InnerSettings};
 use crate::config::SessionConfig;
 use crate::explain::{Cause, Explanation};
 use race::Race;
+use roaming::Roaming;
 
 /// A disconnect is over after this, whether the gateway hears of it or not.
 pub const FAREWELL: Duration = Duration::from_secs(2);
@@ -60,7 +62,11 @@ enum State {
     AskingCredential,
     Racing(Box<Race>),
     Connected(Box<IkeSa>),
-    Waiting { until: Instant },
+    Waiting {
+        until: Instant,
+    },
+    /// No network: nothing is tried until there is one.
+    Offline,
     Closing(Box<IkeSa>),
     Failed,
 }
@@ -104,6 +110,7 @@ pub struct Session {
     /// The user was connected since the last `connect`.
     was_up: bool,
     link: Option<u32>,
+    roaming: Roaming,
     backoff: Backoff,
     refusals: u32,
     inner: Option<InnerSettings>,
@@ -128,6 +135,7 @@ impl Session {
             state: State::Idle,
             was_up: false,
             link: None,
+            roaming: Roaming::default(),
             backoff: Backoff::default(),
             refusals: 0,
             inner: None,
@@ -164,7 +172,11 @@ impl Session {
                 self.abort_race(*race, rng);
                 self.go_idle();
             }
-            State::Idle | State::AskingCredential | State::Waiting { .. } | State::Failed => self.go_idle(),
+            State::Idle
+            | State::AskingCredential
+            | State::Waiting { .. }
+            | State::Offline
+            | State::Failed => self.go_idle(),
         }
     }
 
@@ -196,7 +208,12 @@ impl Session {
 
     /// The socket that [`Command::OpenPath`] asked for.
     pub fn path_opened(&mut self, now: Instant, path: Path, rng: &mut dyn CryptoRng) {
-        if !self.race_opened(now, path, rng) {
+        if self.attempt_opened(now, path, rng) {
+            return;
+        }
+        if self.race_opened(now, path, rng) {
+            self.bury_former(now, path, rng);
+        } else {
             // Nobody waits for it any more.
             self.commands.push_back(Command::ClosePath(path.link));
         }
@@ -204,34 +221,16 @@ impl Session {
 
     /// No socket can be opened towards this address.
     pub fn path_failed(&mut self, now: Instant, why: &str, rng: &mut dyn CryptoRng) {
-        self.race_not_opened(now, why, rng);
+        if !self.attempt_failed(now) {
+            self.race_not_opened(now, why, rng);
+        }
     }
 
     /// The socket of `link` is of no use any more, as when its interface went.
     pub fn path_lost(&mut self, now: Instant, link: u32, rng: &mut dyn CryptoRng) {
-        if self.race_lost(now, link, rng) || self.link != Some(link) {
-            return;
-        }
-        let error = Explanation::new(
-            Cause::Unreachable,
-            "The network that carried the connection is gone.",
-            "Ropewalk reconnects as soon as there is one.",
-        );
-        match std::mem::replace(&mut self.state, State::Idle) {
-            State::Connected(sa) => {
-                self.forget(&sa);
-                self.lost(now, error, rng);
-            }
-            other => self.state = other,
-        }
-    }
-
-    /// The networks changed: a wait for the next try is over.
-    pub fn network_changed(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
-        if let State::Waiting { until } = &mut self.state {
-            *until = now;
-            self.backoff.reset();
-            self.handle_timeout(now, self.wall_clock, rng);
+        let other = self.attempt_lost(now, link, rng) || self.race_lost(now, link, rng);
+        if !other && self.link == Some(link) {
+            self.carrier_lost(now, rng);
         }
     }
 
@@ -239,14 +238,6 @@ impl Session {
     pub fn note_inbound(&mut self, at: Instant) {
         if let State::Connected(sa) = &mut self.state {
             sa.note_inbound(at);
-        }
-    }
-
-    /// There are hints, unauthenticated ones, that the gateway has forgotten us: ask it.
-    pub fn check_liveness(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
-        if let State::Connected(sa) = &mut self.state {
-            sa.check_liveness(now, rng);
-            self.drain_sa(now, rng);
         }
     }
 
@@ -266,11 +257,17 @@ impl Session {
             State::Connected(sa) | State::Closing(sa) => {
                 let result = sa.handle_datagram(now, path, datagram, rng);
                 self.drain_sa(now, rng);
+                if matches!(result, Err(PeerMisbehaved::NotEncrypted | PeerMisbehaved::WrongSpi)) {
+                    self.heed_hint(now, path, datagram, rng);
+                }
+                self.review(now);
                 result
             }
-            State::Idle | State::AskingCredential | State::Waiting { .. } | State::Failed => {
-                Err(PeerMisbehaved::WrongSpi)
-            }
+            State::Idle
+            | State::AskingCredential
+            | State::Waiting { .. }
+            | State::Offline
+            | State::Failed => Err(PeerMisbehaved::WrongSpi),
         }
     }
 
@@ -279,12 +276,17 @@ impl Session {
         self.wall_clock = wall_clock;
         match &mut self.state {
             State::Racing(_) => self.race_timeout(now, rng),
-            State::Connected(sa) | State::Closing(sa) => {
+            State::Connected(_) => self.connected_timeout(now, rng),
+            State::Closing(sa) => {
                 sa.handle_timeout(now, rng);
                 self.drain_sa(now, rng);
             }
-            State::Waiting { until } if now >= *until => self.begin(),
-            State::Waiting { .. } | State::Idle | State::AskingCredential | State::Failed => {}
+            State::Waiting { until } if now >= *until => self.begin_again(),
+            State::Waiting { .. }
+            | State::Offline
+            | State::Idle
+            | State::AskingCredential
+            | State::Failed => {}
         }
     }
 
@@ -303,9 +305,10 @@ impl Session {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
             State::Racing(race) => self.race_poll(race),
-            State::Connected(sa) | State::Closing(sa) => sa.poll_timeout(),
+            State::Connected(sa) => self.connected_poll(sa),
+            State::Closing(sa) => sa.poll_timeout(),
             State::Waiting { until } => Some(*until),
-            State::Idle | State::AskingCredential | State::Failed => None,
+            State::Idle | State::Offline | State::AskingCredential | State::Failed => None,
         }
     }
 
@@ -315,14 +318,11 @@ impl Session {
         match self.state {
             State::Idle => Phase::Disconnected,
             State::Failed => Phase::Failed,
+            State::Connected(_) if self.roaming.down.is_some() => Phase::Reconnecting,
             State::Connected(_) => Phase::Connected,
             State::Closing(_) => Phase::Disconnecting,
-            State::AskingCredential | State::Racing(_) | State::Waiting { .. } => {
-                if self.was_up {
-                    Phase::Reconnecting
-                } else {
-                    Phase::Connecting
-                }
+            State::AskingCredential | State::Racing(_) | State::Offline | State::Waiting { .. } => {
+                if self.was_up { Phase::Reconnecting } else { Phase::Connecting }
             }
         }
     }
@@ -342,6 +342,7 @@ impl Session {
             }),
             _ => None,
         };
-        Snapshot { phase: self.phase(), ike, inner: self.inner.clone(), error: self.error.clone() }
+        let error = self.roaming.down.clone().or_else(|| self.error.clone());
+        Snapshot { phase: self.phase(), ike, inner: self.inner.clone(), error }
     }
 }

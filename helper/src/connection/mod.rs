@@ -4,6 +4,7 @@
 //! on it, and the sockets of its paths. IKE messages come out of the pump's queue and go into the session; what
 //! the session wants done comes out as commands, which [`tunnel`] makes true.
 
+mod links;
 mod report;
 mod setup;
 mod tunnel;
@@ -16,6 +17,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use ropewalk_datapath::{Event, EventReceiver};
 use ropewalk_ike::exchange::Path;
+use ropewalk_ike::time::Instant;
 use ropewalk_ipc::{CredentialField, CredentialReason, Credentials, ErrorCode, ErrorInfo, State};
 use ropewalk_session::{Command as Wish, CredentialReason as Why, Phase, Session};
 use tokio::io::unix::AsyncFd;
@@ -25,9 +27,11 @@ use zeroize::Zeroizing;
 use crate::clock;
 use crate::engine::{Command, ConnectionContext, Outcome};
 use crate::platform::Platform;
+use crate::sleep::Sleep;
+use links::Way;
 use tunnel::Tunnel;
 
-/// Counters are published, and a clock that jumped over a sleep is noticed, this often.
+/// Counters are published, and traffic that is not answered is noticed, this often.
 const TICK: Duration = Duration::from_secs(1);
 /// A name that takes longer to resolve than this is not going to help.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(10);
@@ -50,6 +54,9 @@ struct Connection {
     /// Why what the gateway granted cannot be used here, which ends the connection.
     unusable: Option<ErrorInfo>,
     shown: report::Shown,
+    sleep: Sleep,
+    told_to_sleep: Option<Instant>,
+    nap: clock::Nap,
 }
 
 /// Runs one connection to its end.
@@ -87,6 +94,9 @@ impl Connection {
             known: Vec::new(),
             unusable: None,
             shown: report::Shown::default(),
+            sleep: Sleep::Awake,
+            told_to_sleep: None,
+            nap: clock::Nap::default(),
         };
         Ok((connection, events, results))
     }
@@ -101,8 +111,16 @@ impl Connection {
                 return Outcome::Failed(ErrorInfo::new(ErrorCode::Failed, message, ""));
             }
         };
+        let alarm = match clock::Alarm::new() {
+            Ok(alarm) => alarm,
+            Err(error) => {
+                let message = format!("the system gives no timer: {error}");
+                return Outcome::Failed(ErrorInfo::new(ErrorCode::Failed, message, ""));
+            }
+        };
         let mut networks = self.platform.monitor.watch();
         let mut disturbances = self.platform.network.disturbances();
+        let mut sleeps = self.platform.sleep.watch();
         let mut told_to_end = false;
         self.session.connect(clock::wall());
         loop {
@@ -113,10 +131,8 @@ impl Connection {
                 Phase::Failed => break,
                 Phase::Connecting | Phase::Connected | Phase::Reconnecting | Phase::Disconnecting => {}
             }
-            let wait = match self.session.poll_timeout() {
-                Some(at) => at.saturating_since(clock::now()).min(TICK),
-                None => TICK,
-            };
+            let tick = clock::now() + TICK;
+            let next = self.session.poll_timeout().map_or(tick, |at| at.min(tick));
             tokio::select! {
                 biased;
                 command = self.context.commands.recv(), if !told_to_end => match command {
@@ -142,7 +158,15 @@ impl Connection {
                 }
                 changed = networks.changed() => {
                     if changed.is_ok() {
-                        self.network_changed();
+                        self.network_changed().await;
+                    }
+                }
+                changed = sleeps.changed() => {
+                    if changed.is_ok() {
+                        self.sleep = *sleeps.borrow_and_update();
+                        if self.sleep == Sleep::Falling {
+                            self.session.falling_asleep(clock::now());
+                        }
                     }
                 }
                 changed = disturbances.changed() => {
@@ -150,10 +174,14 @@ impl Connection {
                         self.repair().await;
                     }
                 }
-                () = tokio::time::sleep(wait) => {}
+                () = alarm.wait_until(next) => {}
             }
+            self.notice_sleep();
             if let Some(at) = self.tunnel.last_inbound() {
                 self.session.note_inbound(at);
+            }
+            if let Some(at) = self.tunnel.last_outbound() {
+                self.session.note_outbound(at);
             }
             self.session.handle_timeout(clock::now(), clock::wall(), &mut self.rng);
         }
@@ -162,6 +190,26 @@ impl Connection {
             (_, _, Some(error)) => Outcome::Failed(error),
             (Phase::Failed, Some(error), None) => Outcome::Failed(report::error_info(&error)),
             _ => Outcome::Disconnected,
+        }
+    }
+
+    /// After a sleep the session is told before it looks at its timers, which all ran out meanwhile.
+    fn notice_sleep(&mut self) {
+        let jumped = self.nap.slept();
+        let told = self.told_to_sleep.take_if(|_| self.sleep == Sleep::Awake);
+        if self.sleep == Sleep::Falling && self.told_to_sleep.is_none() {
+            self.told_to_sleep = Some(clock::now());
+        }
+        let now = clock::now();
+        let slept = match told {
+            Some(since) => Some(now.saturating_since(since)),
+            // The computer wakes up before it says so.
+            None if self.sleep == Sleep::Falling => None,
+            None => jumped,
+        };
+        if let Some(slept) = slept {
+            tracing::info!(seconds = slept.as_secs(), "the computer woke up");
+            self.session.woke_up(now, slept, &mut self.rng);
         }
     }
 
@@ -276,7 +324,7 @@ impl Connection {
         while let Some(event) = events.try_recv() {
             match event {
                 Event::Ike(datagram) => {
-                    let Some(link) = self.tunnel.link_of(datagram.socket) else { continue };
+                    let Some(link) = self.tunnel.links().of_socket(datagram.socket) else { continue };
                     let path = Path { link, local: datagram.local, remote: datagram.remote };
                     let handled = self.session.handle_datagram(now, path, &datagram.bytes, &mut self.rng);
                     if let Err(misbehaved) = handled {
@@ -289,7 +337,7 @@ impl Connection {
                 Event::PathMtu { socket, mtu, .. } => self.tunnel.path_mtu(socket, mtu),
                 Event::SocketError { socket, errno, remote } => {
                     tracing::debug!(errno, ?remote, "the socket reports an error");
-                    if let Some(link) = self.tunnel.link_of(socket) {
+                    if let Some(link) = self.tunnel.links().of_socket(socket) {
                         self.session.path_refused(now, link, &mut self.rng);
                     }
                     self.session.check_liveness(now, &mut self.rng);
@@ -304,12 +352,24 @@ impl Connection {
         }
     }
 
-    fn network_changed(&mut self) {
+    /// Tells the session what the system's networks mean for its path.
+    async fn network_changed(&mut self) {
         let snapshot = self.platform.monitor.snapshot();
-        for link in self.tunnel.lost_links(&snapshot) {
-            self.session.path_lost(clock::now(), link, &mut self.rng);
+        let way = self.tunnel.links().way(&self.platform).await;
+        let now = clock::now();
+        let mut lost = self.tunnel.links().lost(&snapshot);
+        if way == Way::None {
+            lost.extend(self.tunnel.links().current().map(|link| link.id));
         }
-        self.session.network_changed(clock::now(), &mut self.rng);
+        // Before what is lost: whoever loses a path asks for another one only where there is a network.
+        let online = way == Way::Other || !snapshot.candidates().is_empty();
+        self.session.network_changed(now, online);
+        for link in lost {
+            self.session.path_lost(now, link, &mut self.rng);
+        }
+        if way == Way::Other {
+            self.session.way_changed();
+        }
     }
 
     /// Somebody else removed a rule or rewrote the name servers: ours are put back.

@@ -82,10 +82,10 @@ fn fill(status: &mut Status, state: State, snapshot: &Snapshot, tunnel: &Tunnel,
     }
     status.children = tunnel.children().map(child).collect();
     status.totals = totals(tunnel);
-    if let (Some(ike), Some(interface)) = (&snapshot.ike, tunnel.interface()) {
+    if let (Some(ike), Some(link)) = (&snapshot.ike, tunnel.links().current()) {
         let carrying = status.children.first();
         status.paths.push(PathStatus {
-            interface: interface.to_owned(),
+            interface: link.interface.clone(),
             local: ike.path.local.to_string(),
             remote: ike.path.remote.to_string(),
             state: PathState::Active,

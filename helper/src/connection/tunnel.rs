@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use ropewalk_datapath::{
-    Config as PumpConfig, DataPath, Egress, EventReceiver, Framing, InboundHandle, InboundSpec, Keepalive,
+    Config as PumpConfig, DataPath, Egress, EventReceiver, InboundHandle, InboundSpec, Keepalive,
     OutboundHandle, Selector, SocketId, TunFd,
 };
 use ropewalk_esp::{EspSuite, InboundSa, OutboundSa};
@@ -16,13 +16,11 @@ use ropewalk_ike::exchange::{Path, Transmit};
 use ropewalk_ike::time::Instant;
 use ropewalk_ike::wire::TrafficSelectors;
 use ropewalk_ipc::{ErrorCode, ErrorInfo};
-use ropewalk_net::{
-    Applied, DEFAULT_FWMARK, DnsConfig, Family, NetError, PathSocket, Snapshot, TunDevice, TunRequest,
-    TunnelConfig, open_path_socket,
-};
+use ropewalk_net::{Applied, DnsConfig, NetError, TunDevice, TunRequest, TunnelConfig};
 use ropewalk_profile::{AddressSource, Profile};
 use ropewalk_session::InnerSettings;
 
+use super::links::Links;
 use crate::engine::{ConnectionContext, EngineConfig};
 use crate::platform::Platform;
 
@@ -40,16 +38,6 @@ pub enum InstallError {
     /// The pump refuses.
     #[error(transparent)]
     Pump(#[from] ropewalk_datapath::DataPathError),
-}
-
-/// A socket in use.
-struct Link {
-    id: u32,
-    socket: SocketId,
-    path: Path,
-    interface: String,
-    index: u32,
-    path_mtu: usize,
 }
 
 /// A CHILD_SA in the pump.
@@ -84,11 +72,7 @@ pub struct Tunnel {
     device: Option<TunDevice>,
     pump: Option<DataPath>,
     platform: Arc<Platform>,
-    /// The sockets that are open: one, or several while gateways are raced.
-    links: Vec<Link>,
-    next_link: u32,
-    /// The link that ESP leaves by.
-    carrying: Option<u32>,
+    links: Links,
     children: Vec<Installed>,
     sending: Option<u32>,
     configured: Option<Configured>,
@@ -126,9 +110,7 @@ impl Tunnel {
             device: Some(device),
             pump: Some(pump),
             platform,
-            links: Vec::new(),
-            next_link: 1,
-            carrying: None,
+            links: Links::default(),
             children: Vec::new(),
             sending: None,
             configured: None,
@@ -141,81 +123,31 @@ impl Tunnel {
         Ok((tunnel, events))
     }
 
-    /// Opens a socket towards a gateway address, on the interface that the system would use outside the tunnel.
+    /// Opens a socket towards a gateway address.
     ///
     /// # Errors
     /// In words: there is no route, or the system refuses.
     pub async fn open_path(&mut self, platform: &Platform, remote: SocketAddr) -> Result<Path, String> {
-        let route = platform.monitor.source_for(remote.ip(), DEFAULT_FWMARK, None).await;
-        let route = route.map_err(|error| error.to_string())?;
-        let wanted = PathSocket {
-            interface: Some(route.interface.clone()),
-            local: Some(route.source),
-            ..PathSocket::new(Family::of(remote.ip()))
-        };
-        let socket = open_path_socket(&wanted).map_err(|error| error.to_string())?;
-        let local = socket.local_addr().map_err(|error| error.to_string())?;
         let pump = self.pump.as_ref().ok_or("the pump has stopped")?;
-        let socket = pump.add_socket(socket, Framing::ByRemotePort).map_err(|error| error.to_string())?;
-        let id = self.next_link;
-        self.next_link = self.next_link.wrapping_add(1);
-        let path = Path { link: id, local, remote };
-        let interface_mtu = platform.monitor.snapshot().interface(&route.interface).map(|found| found.mtu);
-        let path_mtu = route.mtu.or(interface_mtu).unwrap_or(1500);
-        let path_mtu = usize::try_from(path_mtu).unwrap_or(1500);
-        let (interface, index) = (route.interface, route.index);
-        self.links.push(Link { id, socket, path, interface, index, path_mtu });
-        Ok(path)
+        self.links.open(platform, pump, remote).await
     }
 
     /// Gives a socket up.
     pub fn close_path(&mut self, id: u32) {
-        let Some(at) = self.links.iter().position(|link| link.id == id) else { return };
-        let link = self.links.remove(at);
-        self.carrying.take_if(|carrying| *carrying == id);
-        if let Some(pump) = &self.pump
-            && let Err(error) = pump.remove_socket(link.socket)
-        {
-            tracing::debug!(%error, "a socket was gone already");
+        if let Some(pump) = &self.pump {
+            self.links.close(pump, id);
         }
     }
 
-    /// The link that this socket belongs to.
+    /// The sockets.
     #[must_use]
-    pub fn link_of(&self, socket: SocketId) -> Option<u32> {
-        self.links.iter().find(|link| link.socket == socket).map(|link| link.id)
-    }
-
-    /// The interface in use.
-    #[must_use]
-    pub fn interface(&self) -> Option<&str> {
-        self.carrier().map(|link| link.interface.as_str())
-    }
-
-    /// The links whose interface or address is not there any more.
-    #[must_use]
-    pub fn lost_links(&self, snapshot: &Snapshot) -> Vec<u32> {
-        let here = |link: &Link| {
-            let local = link.path.local.ip();
-            snapshot.interfaces.iter().any(|interface| {
-                interface.index == link.index
-                    && interface.up
-                    && interface.addresses.iter().any(|address| address.net.addr() == local)
-            })
-        };
-        self.links.iter().filter(|link| !here(link)).map(|link| link.id).collect()
-    }
-
-    /// The link that ESP leaves by; before there is ESP, the newest.
-    fn carrier(&self) -> Option<&Link> {
-        let carrying = self.links.iter().find(|link| Some(link.id) == self.carrying);
-        carrying.or(self.links.last())
+    pub fn links(&self) -> &Links {
+        &self.links
     }
 
     /// Sends an IKE message.
     pub fn send_ike(&self, transmit: &Transmit) {
-        let link = self.links.iter().find(|link| link.id == transmit.path.link);
-        let (Some(link), Some(pump)) = (link, &self.pump) else { return };
+        let (Some(link), Some(pump)) = (self.links.get(transmit.path.link), &self.pump) else { return };
         if let Err(error) = pump.send_ike(link.socket, transmit.path.remote, &transmit.message) {
             tracing::debug!(remote = %transmit.path.remote, %error, "an IKE message cannot be sent");
         }
@@ -240,7 +172,7 @@ impl Tunnel {
             destinations: selectors(&child.ts_local),
             peer: None,
         })?;
-        if let (Some(folder), Some(link)) = (&config.key_log_dir, self.carrier()) {
+        if let (Some(folder), Some(link)) = (&config.key_log_dir, self.links.current()) {
             ropewalk_keylog::child(folder, &child, link.path);
         }
         self.children.push(Installed { sa: child, inbound, outbound: OutboundHandle::new(outbound), suite });
@@ -249,11 +181,9 @@ impl Tunnel {
 
     /// Sends with this CHILD_SA along this path from now on.
     pub fn send_with(&mut self, spi_in: u32, path: Path) {
-        let link = self.links.iter_mut().find(|link| link.id == path.link);
-        let (Some(pump), Some(link)) = (&self.pump, link) else { return };
+        let Some(pump) = &self.pump else { return };
         let Some(child) = self.children.iter().find(|child| child.sa.spi_in == spi_in) else { return };
-        link.path = path;
-        self.carrying = Some(link.id);
+        let Some(link) = self.links.carry(path) else { return };
         let egress = Egress { sa: child.outbound.clone(), socket: link.socket, peer: path.remote };
         let keepalive =
             (!self.keepalive.is_zero()).then_some(Keepalive { peer: path.remote, interval: self.keepalive });
@@ -263,6 +193,7 @@ impl Tunnel {
             tracing::error!(%error, "the pump refuses the new way out");
         }
         self.sending = Some(spi_in);
+        self.fit_mtu();
     }
 
     /// Takes a CHILD_SA out of the pump.
@@ -347,10 +278,15 @@ impl Tunnel {
 
     /// The path of this socket carries no packets above `mtu` octets.
     pub fn path_mtu(&mut self, socket: SocketId, mtu: u16) {
-        let Some(link) = self.links.iter_mut().find(|link| link.socket == socket) else { return };
-        link.path_mtu = usize::from(mtu);
+        if self.links.path_mtu(socket, mtu) {
+            tracing::info!(path = mtu, inner = self.inner_mtu(), "the path MTU changed");
+            self.fit_mtu();
+        }
+    }
+
+    /// What the path in use carries is what the tunnel carries.
+    fn fit_mtu(&mut self) {
         let inner = self.inner_mtu();
-        tracing::info!(path = mtu, inner, "the path MTU changed");
         if let Some(pump) = &self.pump {
             pump.set_inner_mtu(inner);
         }
@@ -375,8 +311,7 @@ impl Tunnel {
     pub async fn close(&mut self, platform: &Platform) {
         self.release(platform).await;
         self.children.clear();
-        self.links.clear();
-        self.carrying = None;
+        self.links = Links::default();
         if let Some(pump) = self.pump.take() {
             // Stopping joins the pump's threads, which takes a moment that the async threads should not lose.
             if tokio::task::spawn_blocking(move || pump.stop()).await.is_err() {
@@ -384,6 +319,13 @@ impl Tunnel {
             }
         }
         self.device = None;
+    }
+
+    /// When the last ESP packet went out.
+    #[must_use]
+    pub fn last_outbound(&self) -> Option<Instant> {
+        let last = self.children.iter().filter_map(|child| child.outbound.counters().last).max();
+        last.map(Instant::from_start)
     }
 
     /// When the last authenticated ESP packet came in.
@@ -415,7 +357,7 @@ impl Tunnel {
         if self.fixed_mtu != 0 {
             return self.fixed_mtu;
         }
-        let fits = match (self.carrier(), self.children.last()) {
+        let fits = match (self.links.current(), self.children.last()) {
             (Some(link), Some(child)) => child.suite.inner_mtu(link.path_mtu, link.path.remote.is_ipv6()),
             _ => SMALLEST_INNER_MTU,
         };

@@ -10,6 +10,7 @@ use ropewalk_session::{Command, CredentialReason, InnerSettings, Phase, Session,
 use zeroize::Zeroizing;
 
 use crate::network::{Datagram, Network};
+use crate::setup::CLIENT_V6;
 
 /// The client's end.
 #[derive(Debug)]
@@ -30,14 +31,17 @@ pub struct SimClient {
     pub refused_datagrams: usize,
     /// Names with addresses of their own; all others are the gateway's.
     pub names: Vec<(String, Vec<IpAddr>)>,
-    address: IpAddr,
+    /// Its own addresses at the moment; none is no network.
+    addresses: Vec<IpAddr>,
     gateways: Vec<IpAddr>,
     links: Vec<(u32, SocketAddr)>,
     next_link: u32,
+    /// Sockets opened so far.
+    pub opened: usize,
 }
 
 impl SimClient {
-    /// A client at `address` that finds its gateway at `gateways`.
+    /// A client at `address`, and [`CLIENT_V6`], that finds its gateway at `gateways`.
     #[must_use]
     pub fn new(config: SessionConfig, address: IpAddr, gateways: Vec<IpAddr>) -> Self {
         Self {
@@ -49,10 +53,29 @@ impl SimClient {
             asked: Vec::new(),
             refused_datagrams: 0,
             names: Vec::new(),
-            address,
+            addresses: vec![address, CLIENT_V6],
             gateways,
             links: Vec::new(),
             next_link: 1,
+            opened: 0,
+        }
+    }
+
+    /// The machine has these addresses now, the first of a family being the one that the system uses: what an owner tells
+    /// the session of that.
+    pub fn move_to(&mut self, now: Instant, addresses: &[IpAddr], rng: &mut ChaCha20Rng) {
+        self.addresses = addresses.to_vec();
+        let gone = self.links.iter().find(|(_, local)| !addresses.contains(&local.ip())).copied();
+        self.session.network_changed(now, !addresses.is_empty());
+        let in_use = self.egress.map(|(_, path)| path.local.ip());
+        let better = in_use.is_some_and(|in_use| {
+            addresses.iter().find(|own| own.is_ipv4() == in_use.is_ipv4()).is_some_and(|own| *own != in_use)
+        });
+        if let Some((link, _)) = gone {
+            self.session.path_lost(now, link, rng);
+        }
+        if gone.is_none() && better {
+            self.session.way_changed();
         }
     }
 
@@ -71,7 +94,7 @@ impl SimClient {
     /// Whether a datagram to this address is for one of the open sockets.
     #[must_use]
     pub fn owns(&self, address: SocketAddr) -> bool {
-        address.ip() == self.address
+        self.links.iter().any(|(_, local)| *local == address)
     }
 
     /// Delivers a datagram.
@@ -90,6 +113,10 @@ impl SimClient {
             while let Some(transmit) = self.session.poll_transmit() {
                 let local = self.links.iter().find(|(link, _)| *link == transmit.path.link);
                 let Some((_, source)) = local.copied() else { continue };
+                // What is gone cannot send.
+                if !self.addresses.contains(&source.ip()) {
+                    continue;
+                }
                 let datagram =
                     Datagram { source, destination: transmit.path.remote, bytes: transmit.message };
                 network.send_from_client(now, datagram, rng);
@@ -115,8 +142,14 @@ impl SimClient {
             Command::OpenPath(remote) => {
                 let link = self.next_link;
                 self.next_link += 1;
-                let local = SocketAddr::new(self.address, 50_000 + u16::try_from(link).unwrap_or(0));
+                let own = self.addresses.iter().find(|own| own.is_ipv4() == remote.is_ipv4());
+                let Some(own) = own else {
+                    self.session.path_failed(now, "there is no route", rng);
+                    return;
+                };
+                let local = SocketAddr::new(*own, 50_000 + u16::try_from(link).unwrap_or(0));
                 self.links.push((link, local));
+                self.opened += 1;
                 self.session.path_opened(now, Path { link, local, remote }, rng);
             }
             Command::ClosePath(closed) => self.links.retain(|(link, _)| *link != closed),

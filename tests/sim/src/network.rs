@@ -122,9 +122,23 @@ impl Network {
         }
     }
 
+    /// From now on the client is behind a NAT, or not any more.
+    pub fn set_nat(&mut self, nat: bool) {
+        self.nat = nat.then(BTreeMap::new);
+    }
+
+    /// Whether what is sent to `outside` arrives at the client's `own` address.
+    #[must_use]
+    pub fn leads_to(&self, outside: SocketAddr, own: SocketAddr) -> bool {
+        match &self.nat {
+            Some(mappings) if own.is_ipv4() => mappings.get(&own) == Some(&outside),
+            Some(_) | None => outside == own,
+        }
+    }
+
     /// Sends a datagram from the client's side.
     pub fn send_from_client(&mut self, now: Instant, mut datagram: Datagram, rng: &mut ChaCha20Rng) {
-        if let Some(mappings) = &mut self.nat {
+        if let Some(mappings) = self.nat.as_mut().filter(|_| datagram.source.is_ipv4()) {
             let next = self.next_port;
             let public = mappings.entry(datagram.source).or_insert_with(|| (NAT_ADDRESS, next).into());
             if public.port() == next {

@@ -20,6 +20,10 @@ use crate::network::below;
 pub const WALL_CLOCK: UnixTime = UnixTime(1_800_000_000);
 /// The gateway's outer address.
 pub const GATEWAY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1));
+/// Its IPv6 address.
+pub const GATEWAY_V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+/// The client's own IPv6 address.
+pub const CLIENT_V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x20));
 /// The client's own address.
 pub const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 1, 20));
 

@@ -15,7 +15,7 @@ use ropewalk_session::Phase;
 
 use crate::client::SimClient;
 use crate::network::{Datagram, Faults, Network};
-use crate::setup::{CLIENT, GATEWAY, Setup, WALL_CLOCK};
+use crate::setup::{CLIENT, GATEWAY, GATEWAY_V6, Setup, WALL_CLOCK};
 
 /// More steps than any honest run of these tests takes: beyond it two ends talk without end.
 const STEPS: u32 = 200_000;
@@ -68,6 +68,24 @@ impl World {
     /// The user presses Connect.
     pub fn connect(&mut self) {
         self.client.session.connect(WALL_CLOCK);
+        self.settle();
+    }
+
+    /// The client has these addresses now; see [`SimClient::move_to`].
+    pub fn move_client(&mut self, addresses: &[IpAddr]) {
+        self.client.move_to(self.now, addresses, &mut self.rng);
+        self.settle();
+    }
+
+    /// The client's machine sleeps, and wakes up this much later.
+    pub fn sleep(&mut self, time: Duration) {
+        self.client.session.falling_asleep(self.now);
+        self.now = self.now + time;
+        while self.network.receive(self.now).is_some() {}
+        if let Some(gateway) = &mut self.gateway {
+            gateway.handle_timeout(self.now, &mut self.rng);
+        }
+        self.client.session.woke_up(self.now, time, &mut self.rng);
         self.settle();
     }
 
@@ -175,7 +193,7 @@ impl World {
         let (spi_in, path) = self.client.egress.ok_or("the client has no way out")?;
         let ours = self.client.children.iter().find(|child| child.spi_in == spi_in);
         let ours = ours.ok_or("the client sends with a CHILD_SA that it does not have")?;
-        if path.remote != SocketAddr::new(GATEWAY, 4500) {
+        if ![GATEWAY, GATEWAY_V6].map(|ip| SocketAddr::new(ip, 4500)).contains(&path.remote) {
             return Err(format!("the client sends to {}", path.remote));
         }
         let theirs = self.gateway_children.get(&ours.spi_out);
@@ -196,10 +214,20 @@ impl World {
         Ok(())
     }
 
+    /// Whether what the gateway sends arrives where the client sends from.
+    #[must_use]
+    pub fn agree_on_path(&self) -> bool {
+        let Some((spi_in, path)) = self.client.egress else { return false };
+        let children = self.gateway_children.values();
+        let back =
+            children.filter(|(_, child, _)| child.spi_out == spi_in).map(|(_, _, back)| back.remote).next();
+        back.is_some_and(|back| self.network.leads_to(back, path.local))
+    }
+
     fn deliver(&mut self, datagram: &Datagram) {
         if self.client.owns(datagram.destination) {
             self.client.receive(self.now, datagram, &mut self.rng);
-        } else if datagram.destination.ip() == GATEWAY
+        } else if [GATEWAY, GATEWAY_V6].contains(&datagram.destination.ip())
             && matches!(datagram.destination.port(), 500 | 4500)
             && let Some(gateway) = &mut self.gateway
         {

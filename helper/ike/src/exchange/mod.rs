@@ -3,6 +3,7 @@
 //! - [`initiator`]: IKE_SA_INIT and IKE_AUTH from the client's side, one type a state.
 //! - [`sa`]: an established IKE_SA, the same for both roles, with its table of running tasks.
 //! - [`create_child_sa`], [`informational`]: the exchanges on it.
+//! - [`liveness`]: is the peer still there?
 //! - [`mobike`]: ends that move.
 //! - [`protect`], [`fragment`]: the Encrypted payload around messages, whole or in fragments.
 //! - [`retransmit`]: requests repeated, answers remembered.
@@ -13,6 +14,7 @@ pub mod create_child_sa;
 pub mod fragment;
 pub mod informational;
 pub mod initiator;
+pub mod liveness;
 pub mod mobike;
 pub mod nat;
 pub mod protect;

@@ -50,6 +50,12 @@ impl RetransmitPolicy {
         longest: Duration::from_secs(1),
         give_up: Duration::from_secs(5),
     };
+    /// For the check after a sleep: the network may need a moment, the user none.
+    pub const HURRY: Self = Self {
+        first: Duration::from_millis(250),
+        longest: Duration::from_secs(1),
+        give_up: Duration::from_secs(4),
+    };
     /// For the test of a path.
     pub const TEST: Self = Self {
         first: Duration::from_millis(300),

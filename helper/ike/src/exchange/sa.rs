@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::child::ChildSa;
 use super::create_child_sa::{ChildPolicy, PendingChild};
+use super::liveness::Stall;
 use super::mobike::{MobikeTask, Mobility, Travelled};
 use super::nat::NatSituation;
 use super::protect::{Opened, Protection};
@@ -155,9 +156,10 @@ pub struct IkeSa {
     pub(super) nat: NatSituation,
     pub(super) policy: ChildPolicy,
     pub(super) children: Vec<ChildSa>,
-    dpd: Option<Duration>,
+    pub(super) dpd: Option<Duration>,
     pub(super) mobility: Mobility,
-    last_inbound: Instant,
+    pub(super) last_inbound: Instant,
+    pub(super) stall: Stall,
     pub(super) tasks: VecDeque<Task>,
     pub(super) in_flight: Option<InFlight>,
     pub(super) transmits: VecDeque<Transmit>,
@@ -197,6 +199,7 @@ impl IkeSa {
             dpd: params.dpd,
             mobility: params.mobility,
             last_inbound: now,
+            stall: Stall::default(),
             tasks: VecDeque::new(),
             in_flight: None,
             transmits: VecDeque::new(),
@@ -272,23 +275,8 @@ impl IkeSa {
         match &self.in_flight {
             Some(in_flight) => Some(in_flight.outstanding.timeout()),
             None if !self.tasks.is_empty() => Some(Instant::ZERO),
-            None => self.dpd.map(|silence| self.last_inbound + silence),
+            None => self.liveness_due(),
         }
-    }
-
-    /// Tells of an authenticated ESP packet from the peer: it is alive.
-    pub fn note_inbound(&mut self, at: Instant) {
-        self.last_inbound = self.last_inbound.max(at);
-    }
-
-    /// Asks for a sign of life now, as after a hint that the peer may have restarted.
-    pub fn check_liveness(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
-        let checking = |task: &Task| matches!(task, Task::Liveness);
-        let running = self.in_flight.as_ref().is_some_and(|in_flight| checking(&in_flight.task));
-        if !running && !self.tasks.iter().any(checking) {
-            self.tasks.push_back(Task::Liveness);
-        }
-        self.start_next(now, rng);
     }
 
     /// Asks for a further CHILD_SA; the outcome is [`SaEvent::ChildUp`] or [`SaEvent::ChildRefused`].
@@ -340,8 +328,7 @@ impl IkeSa {
                     return;
                 }
             }
-        } else if self.tasks.is_empty() && self.dpd.is_some_and(|silence| now >= self.last_inbound + silence)
-        {
+        } else if self.tasks.is_empty() && self.liveness_due().is_some_and(|at| now >= at) {
             self.tasks.push_back(Task::Liveness);
         }
         self.start_next(now, rng);
@@ -475,6 +462,7 @@ impl IkeSa {
         match task {
             Task::Liveness => {
                 self.fatal_notify(payloads)?;
+                self.liveness_answered();
                 self.compare_mapping(payloads);
                 Ok(())
             }
@@ -521,7 +509,10 @@ impl IkeSa {
             let patience =
                 if self.is_patient() { RetransmitPolicy::PATIENT } else { RetransmitPolicy::ESTABLISHED };
             let (exchange, payloads, policy) = match &mut task {
-                Task::Liveness => (ExchangeType::Informational, self.liveness_payloads(), patience),
+                Task::Liveness => {
+                    let policy = self.liveness_policy();
+                    (ExchangeType::Informational, self.liveness_payloads(), policy)
+                }
                 Task::DeleteChildren(spis) => {
                     spis.retain(|spi| self.children.iter().any(|child| child.spi_in == *spi));
                     if spis.is_empty() {

@@ -39,7 +39,11 @@ impl Session {
     }
 
     pub(super) fn wait(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
-        self.state = State::Waiting { until: now + self.backoff.next(rng) };
+        if self.is_offline() {
+            self.go_offline();
+        } else {
+            self.state = State::Waiting { until: now + self.backoff.next(rng) };
+        }
     }
 
     pub(super) fn established(&mut self, now: Instant, established: Established, rng: &mut dyn CryptoRng) {
@@ -62,6 +66,7 @@ impl Session {
         self.refusals = 0;
         self.error = None;
         self.backoff.reset();
+        self.forget_roaming();
         self.state = State::Connected(Box::new(sa));
         self.drain_sa(now, rng);
     }
@@ -81,7 +86,7 @@ impl Session {
         let (State::Connected(sa) | State::Closing(sa)) = &mut self.state else { return };
         let path = sa.path();
         self.transmits.extend(std::iter::from_fn(|| sa.poll_transmit()));
-        let mut closed = None;
+        let (mut closed, mut moves) = (None, Vec::new());
         while let Some(event) = sa.poll_event() {
             match event {
                 SaEvent::ChildUp { child, replaces: _ } => {
@@ -93,17 +98,16 @@ impl Session {
                     self.commands.push_back(Command::RemoveChild(spi_in));
                 }
                 SaEvent::ChildRefused(notify) => tracing::warn!(%notify, "the gateway refused a CHILD_SA"),
-                SaEvent::PathChanged(path) => {
-                    if let Some(child) = sa.children().last() {
-                        self.commands.push_back(Command::SendWith { spi_in: child.spi_in, path });
-                    }
-                }
-                SaEvent::PathWorks(_)
+                event @ (SaEvent::PathChanged(_)
+                | SaEvent::PathWorks(_)
                 | SaEvent::PathFailed(_)
                 | SaEvent::MoveRefused(_)
-                | SaEvent::PeerAddresses => {}
+                | SaEvent::PeerAddresses) => moves.push(event),
                 SaEvent::Closed(reason) => closed = Some(reason),
             }
+        }
+        for event in &moves {
+            self.roaming_event(now, event, rng);
         }
         // An IKE_SA without a CHILD_SA carries nothing: it is as good as lost.
         let empty = matches!(self.state, State::Connected(ref sa) if sa.children().is_empty());
@@ -129,7 +133,11 @@ impl Session {
     pub(super) fn lost(&mut self, now: Instant, error: Explanation, rng: &mut dyn CryptoRng) {
         self.error = Some(error);
         self.close_path();
-        self.wait(now, rng);
+        if self.forget_roaming() {
+            self.begin_again();
+        } else {
+            self.wait(now, rng);
+        }
     }
 
     pub(super) fn forget(&mut self, sa: &IkeSa) {
@@ -138,7 +146,7 @@ impl Session {
         }
     }
 
-    fn close_path(&mut self) {
+    pub(super) fn close_path(&mut self) {
         if let Some(link) = self.link.take() {
             self.commands.push_back(Command::ClosePath(link));
         }
@@ -154,6 +162,8 @@ impl Session {
     pub(super) fn go_idle(&mut self) {
         self.close_path();
         self.state = State::Idle;
+        self.forget_roaming();
+        self.roaming.former = None;
         self.was_up = false;
         self.inner = None;
         self.commands.push_back(Command::ReleaseTunnel);

@@ -160,7 +160,7 @@ impl IkeSa {
     }
 
     /// Sends the request under way again, and from now on, by another path; with a new time to live if one is given.
-    fn reroute(&mut self, now: Instant, path: Path, policy: Option<RetransmitPolicy>) {
+    pub(super) fn reroute(&mut self, now: Instant, path: Path, policy: Option<RetransmitPolicy>) {
         let Some(in_flight) = &mut self.in_flight else { return };
         in_flight.rerouted |= in_flight.path != path;
         in_flight.path = path;

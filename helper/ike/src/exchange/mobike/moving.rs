@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use rand_core::CryptoRng;
 
-use super::{MobikeTask, Travelled};
+use super::{MAX_ADDRESSES, MobikeTask, Travelled};
 use crate::exchange::Path;
 use crate::exchange::nat::detection_hash;
 use crate::exchange::retransmit::RetransmitPolicy;
@@ -16,10 +16,21 @@ impl IkeSa {
     /// Goes over to another path, because the old one is gone or the new one is known to work. Requests go by it from now
     /// on, also the one under way; the CHILD_SAs follow with [`SaEvent::PathChanged`] when the peer has answered by it.
     pub fn move_to(&mut self, now: Instant, path: Path, rng: &mut dyn CryptoRng) {
+        // The address in use belongs to the peer's, also when we leave it.
+        let left = self.path.remote.ip();
+        if !self.mobility.peer.contains(&left) && self.mobility.peer.len() < MAX_ADDRESSES {
+            self.mobility.peer.push(left);
+        }
         self.path = path;
         self.mobility.update_pending = true;
         self.reroute(now, path, Some(RetransmitPolicy::MOVE));
         self.start_next(now, rng);
+    }
+
+    /// Deletes the IKE_SA by another path than its own, which is gone.
+    pub fn close_by(&mut self, now: Instant, path: Path, rng: &mut dyn CryptoRng) {
+        self.path = path;
+        self.close(now, rng);
     }
 
     /// Asks the peer by a path that is not in use; nothing moves. The outcome is [`SaEvent::PathWorks`] or

@@ -189,3 +189,53 @@ fn a_client_keeps_its_gateways_address_and_a_gateway_follows_its_client() {
     pair.client.handle_datagram(pair.now, elsewhere, &answer, &mut pair.rng).unwrap();
     assert_eq!(pair.client.path(), path(Role::Initiator));
 }
+
+#[test]
+fn traffic_that_is_not_answered_is_asked_about_at_once_and_one_way_traffic_less_and_less_often() {
+    let mut pair = Pair::new();
+    let mut asked = Vec::new();
+    for second in 0..60 {
+        pair.client.note_outbound(pair.now);
+        pair.pass(Duration::from_secs(1));
+        if !pair.client.transmits.is_empty() {
+            asked.push(second + 1);
+            pair.settle();
+        }
+    }
+    // 2, 4, 8 and 16 seconds after the first packet that was not answered.
+    assert_eq!(asked, [3, 8, 17, 34]);
+    pair.client.note_outbound(pair.now);
+    pair.client.note_inbound(pair.now + Duration::from_millis(10));
+    pair.client.note_outbound(pair.now + Duration::from_millis(20));
+    pair.pass(Duration::from_secs(3));
+    assert!(!pair.client.transmits.is_empty(), "an answer makes it attentive again");
+}
+
+#[test]
+fn traffic_both_ways_is_never_asked_about() {
+    let mut pair = Pair::new();
+    for _ in 0..120 {
+        pair.client.note_outbound(pair.now);
+        pair.client.note_inbound(pair.now + Duration::from_millis(50));
+        pair.pass(Duration::from_secs(1));
+    }
+    assert!(pair.client.transmits.is_empty());
+}
+
+#[test]
+fn after_a_sleep_the_question_is_over_soon() {
+    for under_way in [false, true] {
+        let mut pair = Pair::new();
+        if under_way {
+            pair.pass(DPD);
+        }
+        pair.now = pair.now + Duration::from_secs(3600);
+        let began = pair.now;
+        pair.client.check_liveness_soon(began, &mut pair.rng);
+        while !pair.client.is_closed() {
+            pair.now = pair.client.poll_timeout().unwrap();
+            pair.client.handle_timeout(pair.now, &mut pair.rng);
+        }
+        assert!(pair.now - began <= Duration::from_secs(4));
+    }
+}

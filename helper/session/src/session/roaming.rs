@@ -1,0 +1,572 @@
+//! A connection whose way to the gateway changes or fails: it moves by MOBIKE where the gateway can, is set up again at once
+//! where not, waits quietly where there is no network, and says what it is doing.
+//!
+//! ```text
+//!                   path gone            opened          answered
+//! using a path ---------------> opening --------> moving ---------> using the new path
+//!      |  ^                        |  none             | refused, not answered
+//!      |  |                        v                   v
+//!      |  |                   no network           set up anew
+//!      |  | failed
+//!      |  +------------ testing <--- opening <--- another way looks better
+//!      +-- works: moving
+//! ```
+//!
+//! The IKE_SA lives through all of it ([`super::State::Connected`]), but whoever asks is told "connected" only while the
+//! tunnel carries as far as can be known ([`Roaming::down`]).
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rand_core::CryptoRng;
+use ropewalk_ike::exchange::Path;
+use ropewalk_ike::exchange::sa::{IkeSa, SaEvent};
+use ropewalk_ike::time::Instant;
+use ropewalk_ike::wire::{Message, NotifyType, find_notify};
+
+use super::{Session, State};
+use crate::command::Command;
+use crate::explain::{Cause, Explanation};
+
+/// A move that is over sooner is not worth telling of.
+const MOVE_GRACE: Duration = Duration::from_secs(1);
+/// A gateway that leaves a request unanswered for so long, and sends nothing else, is told of.
+const UNANSWERED: Duration = Duration::from_secs(2);
+/// One address of the gateway is tried for so long before the next.
+const NEXT_ADDRESS: Duration = Duration::from_millis(1200);
+/// After so long a sleep, or without a network, the gateway has forgotten us: nothing is asked, all is set up anew.
+const LONG_ABSENCE: Duration = Duration::from_secs(600);
+/// A better way that did not work is tried again after this, then half as often each time.
+const FIRST_RETEST: Duration = Duration::from_secs(15);
+const LAST_RETEST: Duration = Duration::from_secs(240);
+/// Unauthenticated hints are heeded this often.
+const HINT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What is being done about the path.
+#[derive(Debug)]
+enum Attempt {
+    /// A socket was asked for; the path is tested first when the old one still works.
+    Opening { remote: SocketAddr, test: bool },
+    /// The gateway was asked by it.
+    Testing { path: Path },
+    /// The gateway was told to use it; `home` is where we were before.
+    Moving { path: Path, home: Path, since: Instant },
+}
+
+/// What a session knows about its way to the gateway.
+#[derive(Debug)]
+pub(super) struct Roaming {
+    /// There is a network at all.
+    online: bool,
+    attempt: Option<Attempt>,
+    /// Addresses of the gateway to try next.
+    others: VecDeque<SocketAddr>,
+    /// The path in use is gone since then.
+    lost_at: Option<Instant>,
+    asleep: bool,
+    /// The machine woke up then, and nothing was heard of the gateway since.
+    woke_at: Option<Instant>,
+    /// Why the tunnel does not carry, while the IKE_SA is kept.
+    pub(super) down: Option<Explanation>,
+    retest: Option<Instant>,
+    retest_wait: Duration,
+    hinted_at: Option<Instant>,
+    /// An IKE_SA that the gateway still has and we gave up: it is told by the next path.
+    pub(super) former: Option<Box<IkeSa>>,
+}
+
+impl Default for Roaming {
+    fn default() -> Self {
+        Self {
+            online: true,
+            attempt: None,
+            others: VecDeque::new(),
+            lost_at: None,
+            asleep: false,
+            woke_at: None,
+            down: None,
+            retest: None,
+            retest_wait: FIRST_RETEST,
+            hinted_at: None,
+            former: None,
+        }
+    }
+}
+
+impl Session {
+    /// The networks changed. `online` says whether any of them leads outside. A wait for the next try is over; without a
+    /// network there is none.
+    pub fn network_changed(&mut self, now: Instant, online: bool) {
+        self.roaming.online = online;
+        match &self.state {
+            State::Waiting { .. } if !online => self.go_offline(),
+            State::Waiting { .. } | State::Offline if online => {
+                self.backoff.reset();
+                self.begin_again();
+            }
+            State::Connected(_) if self.link.is_none() && self.roaming.attempt.is_none() => {
+                self.seek(now);
+            }
+            State::Waiting { .. }
+            | State::Offline
+            | State::Connected(_)
+            | State::Idle
+            | State::AskingCredential
+            | State::Racing(_)
+            | State::Closing(_)
+            | State::Failed => {}
+        }
+        self.review(now);
+    }
+
+    /// The system would now go to the gateway another way than by the path in use. That one goes on as long as it works;
+    /// the other is tested, and taken when the gateway answers by it.
+    pub fn way_changed(&mut self) {
+        let State::Connected(sa) = &self.state else { return };
+        if sa.can_move() && self.link.is_some() && self.roaming.attempt.is_none() {
+            self.roaming.retest_wait = FIRST_RETEST;
+            let remote = sa.path().remote;
+            self.open(remote, true);
+        }
+    }
+
+    /// An ESP packet went out at this time.
+    pub fn note_outbound(&mut self, at: Instant) {
+        if let State::Connected(sa) = &mut self.state {
+            sa.note_outbound(at);
+        }
+    }
+
+    /// The machine is about to sleep: from here on nothing is known.
+    pub fn falling_asleep(&mut self, now: Instant) {
+        self.roaming.asleep = true;
+        self.review(now);
+    }
+
+    /// The machine woke up after a sleep of this length.
+    pub fn woke_up(&mut self, now: Instant, slept: Duration, rng: &mut dyn CryptoRng) {
+        self.roaming.asleep = false;
+        match &mut self.state {
+            State::Connected(_) if slept >= LONG_ABSENCE => {
+                self.set_up_anew(explain("The computer slept for long.", "The connection is set up again."));
+            }
+            State::Connected(sa) => {
+                self.roaming.woke_at = Some(now);
+                if self.link.is_some() {
+                    sa.check_liveness_soon(now, rng);
+                    self.drain_sa(now, rng);
+                }
+            }
+            State::Waiting { .. } => {
+                self.backoff.reset();
+                self.begin_again();
+            }
+            State::Idle
+            | State::AskingCredential
+            | State::Racing(_)
+            | State::Offline
+            | State::Closing(_)
+            | State::Failed => {}
+        }
+        self.review(now);
+    }
+
+    /// There are hints, unauthenticated ones, that the gateway has forgotten us: ask it, but not for each of them.
+    pub fn check_liveness(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        let State::Connected(sa) = &mut self.state else { return };
+        if self.roaming.hinted_at.is_some_and(|at| now < at + HINT_INTERVAL) {
+            return;
+        }
+        self.roaming.hinted_at = Some(now);
+        sa.check_liveness(now, rng);
+        self.drain_sa(now, rng);
+    }
+
+    /// INVALID_IKE_SPI or INVALID_SPI in the clear says that the gateway may have restarted (RFC 7296 section 1.5); anybody
+    /// can say so, therefore it is only asked.
+    pub(super) fn heed_hint(&mut self, now: Instant, path: Path, datagram: &[u8], rng: &mut dyn CryptoRng) {
+        let State::Connected(sa) = &self.state else { return };
+        if path.remote != sa.path().remote {
+            return;
+        }
+        let Ok(message) = Message::parse(datagram) else { return };
+        let ours = message.header.spi_i == sa.spis().initiator;
+        let forgotten = ours && find_notify(&message.payloads, NotifyType::InvalidIkeSpi).is_some();
+        let unknown_esp = find_notify(&message.payloads, NotifyType::InvalidSpi).is_some_and(|notify| {
+            sa.children().iter().any(|child| notify.data == child.spi_out.to_be_bytes())
+        });
+        if message.encrypted.is_none() && (forgotten || unknown_esp) {
+            tracing::debug!(remote = %path.remote, "the gateway seems to have restarted: it is asked");
+            self.check_liveness(now, rng);
+        }
+    }
+
+    /// The path in use is gone under a connection that stands.
+    pub(super) fn carrier_lost(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        let State::Connected(sa) = &mut self.state else { return };
+        if !sa.can_move() {
+            self.set_up_anew(network_gone());
+            return;
+        }
+        self.close_path();
+        self.roaming.lost_at = Some(now);
+        match self.roaming.attempt.take() {
+            None => self.seek(now),
+            Some(Attempt::Opening { remote, .. }) => {
+                self.roaming.attempt = Some(Attempt::Opening { remote, test: false });
+            }
+            Some(Attempt::Testing { path }) => self.go_over(now, path, rng),
+            Some(moving @ Attempt::Moving { .. }) => self.roaming.attempt = Some(moving),
+        }
+        self.review(now);
+    }
+
+    /// A socket that an attempt at another path uses is gone. Whether it was one of those.
+    pub(super) fn attempt_lost(&mut self, now: Instant, link: u32, rng: &mut dyn CryptoRng) -> bool {
+        let (Some(Attempt::Testing { path }) | Some(Attempt::Moving { path, .. })) = &self.roaming.attempt
+        else {
+            return false;
+        };
+        if path.link != link {
+            return false;
+        }
+        let home = match &self.roaming.attempt {
+            Some(Attempt::Moving { home, .. }) if self.link == Some(home.link) => Some(*home),
+            Some(_) | None => None,
+        };
+        self.drop_attempt();
+        match (&mut self.state, home) {
+            _ if self.link.is_none() => self.seek(now),
+            // A test ends by itself; a move has to be taken back.
+            (State::Connected(sa), Some(home)) => {
+                sa.move_to(now, home, rng);
+                self.drain_sa(now, rng);
+            }
+            _ => {}
+        }
+        self.review(now);
+        true
+    }
+
+    /// The socket that an attempt at another path asked for. Whether it was one of those.
+    pub(super) fn attempt_opened(&mut self, now: Instant, path: Path, rng: &mut dyn CryptoRng) -> bool {
+        let Some(Attempt::Opening { remote, test }) = self.roaming.attempt else { return false };
+        if path.remote != remote {
+            return false;
+        }
+        let State::Connected(sa) = &mut self.state else { return false };
+        let in_use = sa.path();
+        if self.link.is_some() && (in_use.local.ip(), in_use.remote) == (path.local.ip(), path.remote) {
+            // The way that is in use already.
+            self.roaming.attempt = None;
+            self.commands.push_back(Command::ClosePath(path.link));
+        } else if test && self.link.is_some() {
+            self.roaming.attempt = Some(Attempt::Testing { path });
+            sa.test_path(now, path, rng);
+            self.drain_sa(now, rng);
+        } else {
+            self.go_over(now, path, rng);
+        }
+        self.review(now);
+        true
+    }
+
+    /// No socket can be opened for an attempt at another path. Whether it was one of those.
+    pub(super) fn attempt_failed(&mut self, now: Instant) -> bool {
+        let Some(Attempt::Opening { test, .. }) = self.roaming.attempt else { return false };
+        self.roaming.attempt = None;
+        match self.roaming.others.pop_front() {
+            Some(next) => self.open(next, test),
+            None => self.review(now),
+        }
+        true
+    }
+
+    /// What MOBIKE has to tell.
+    pub(super) fn roaming_event(&mut self, now: Instant, event: &SaEvent, rng: &mut dyn CryptoRng) {
+        let State::Connected(sa) = &mut self.state else { return };
+        match event {
+            SaEvent::PathChanged(path) => {
+                if let Some(child) = sa.children().last() {
+                    self.commands.push_back(Command::SendWith { spi_in: child.spi_in, path: *path });
+                }
+                self.arrived(*path);
+            }
+            SaEvent::PathWorks(path) => {
+                if matches!(&self.roaming.attempt, Some(Attempt::Testing { path: tested }) if tested == path)
+                {
+                    self.go_over(now, *path, rng);
+                }
+            }
+            SaEvent::PathFailed(path) => {
+                if matches!(&self.roaming.attempt, Some(Attempt::Testing { path: tested }) if tested == path)
+                {
+                    self.drop_attempt();
+                    self.roaming.retest = Some(now + self.roaming.retest_wait);
+                    self.roaming.retest_wait = (self.roaming.retest_wait * 2).min(LAST_RETEST);
+                    tracing::info!(local = %path.local, "the new way to the gateway does not work yet");
+                }
+            }
+            SaEvent::MoveRefused(notify) => {
+                tracing::info!(%notify, "the gateway does not let us move there");
+                self.move_refused(now, rng);
+            }
+            SaEvent::PeerAddresses => {
+                let (known, in_use) = (sa.peer_addresses(), sa.path().remote);
+                let other = known.iter().find(|ip| ip.is_ipv4() == in_use.is_ipv4()).or(known.first());
+                if let Some(other) = other
+                    && !known.contains(&in_use.ip())
+                    && self.roaming.attempt.is_none()
+                {
+                    let remote = SocketAddr::new(*other, in_use.port());
+                    self.open(remote, true);
+                }
+            }
+            SaEvent::ChildUp { .. }
+            | SaEvent::ChildDown { .. }
+            | SaEvent::ChildRefused(_)
+            | SaEvent::Closed(_) => {}
+        }
+    }
+
+    /// Acts on the clock while the IKE_SA stands.
+    pub(super) fn connected_timeout(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        if !self.is_away()
+            && let State::Connected(sa) = &mut self.state
+        {
+            sa.handle_timeout(now, rng);
+            self.drain_sa(now, rng);
+        }
+        let was_down = self.roaming.down.is_some();
+        self.review(now);
+        let State::Connected(sa) = &self.state else { return };
+        let remote = sa.path().remote;
+        let silent = self.roaming.lost_at.is_none() && self.roaming.down.is_some() && !was_down;
+        match &self.roaming.attempt {
+            Some(Attempt::Moving { since, .. }) if now >= *since + NEXT_ADDRESS => {
+                if let Some(next) = self.roaming.others.pop_front() {
+                    self.open(next, false);
+                }
+            }
+            None if silent && self.link.is_some() && sa.can_move() && !other_addresses(sa).is_empty() => {
+                // Perhaps another address of the gateway answers; the one in use has the last word.
+                self.roaming.others = other_addresses(sa);
+                self.roaming.others.push_back(remote);
+                if let Some(next) = self.roaming.others.pop_front() {
+                    self.open(next, false);
+                }
+            }
+            None if self.roaming.retest.is_some_and(|at| now >= at) => {
+                self.roaming.retest = None;
+                self.open(remote, true);
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// When [`Self::connected_timeout`] wants to be called.
+    pub(super) fn connected_poll(&self, sa: &IkeSa) -> Option<Instant> {
+        let roaming = &self.roaming;
+        let protocol = if self.is_away() { None } else { sa.poll_timeout() };
+        let shown = roaming.down.is_some();
+        let grace = roaming.lost_at.filter(|_| !shown).map(|at| at + MOVE_GRACE);
+        let testing = matches!(roaming.attempt, Some(Attempt::Testing { .. }));
+        let unanswered = sa.unanswered_since().filter(|_| !shown && !testing && roaming.lost_at.is_none());
+        let next = match &roaming.attempt {
+            Some(Attempt::Moving { since, .. }) if !roaming.others.is_empty() => Some(*since + NEXT_ADDRESS),
+            Some(_) | None => None,
+        };
+        let retest = roaming.retest.filter(|_| roaming.attempt.is_none());
+        [protocol, grace, unanswered.map(|at| at + UNANSWERED), next, retest].into_iter().flatten().min()
+    }
+
+    /// Says good-bye to the gateway for an IKE_SA that was given up when its path was gone, so that the next one gets the
+    /// inner address.
+    pub(super) fn bury_former(&mut self, now: Instant, path: Path, rng: &mut dyn CryptoRng) {
+        let former = self.roaming.former.take_if(|former| former.path().remote.ip() == path.remote.ip());
+        let Some(mut former) = former else { return };
+        let remote = former.path().remote;
+        former.close_by(now, Path { remote, ..path }, rng);
+        self.transmits.extend(std::iter::from_fn(|| former.poll_transmit()));
+    }
+
+    /// The connection ends or begins anew: nothing of the old way counts. Whether it ended because of its way, so that
+    /// another try need not wait.
+    pub(super) fn forget_roaming(&mut self) -> bool {
+        let troubled = self.roaming.lost_at.is_some()
+            || self.roaming.woke_at.is_some()
+            || matches!(self.roaming.attempt, Some(Attempt::Moving { .. }));
+        self.drop_attempt();
+        let roaming = std::mem::take(&mut self.roaming);
+        self.roaming.online = roaming.online;
+        self.roaming.former = roaming.former;
+        troubled
+    }
+
+    /// The next try, from the first gateway on.
+    pub(super) fn begin_again(&mut self) {
+        if self.roaming.online {
+            self.begin();
+        } else {
+            self.go_offline();
+        }
+    }
+
+    pub(super) fn is_offline(&self) -> bool {
+        !self.roaming.online
+    }
+
+    pub(super) fn go_offline(&mut self) {
+        self.error = Some(no_network());
+        self.state = State::Offline;
+    }
+
+    /// Gives the IKE_SA up without waiting for anything, and sets up another.
+    fn set_up_anew(&mut self, why: Explanation) {
+        let State::Connected(sa) = std::mem::replace(&mut self.state, State::Idle) else { return };
+        self.forget(&sa);
+        self.close_path();
+        self.forget_roaming();
+        self.roaming.former = Some(sa);
+        self.error = Some(why);
+        self.begin_again();
+    }
+
+    /// Looks for a path, the one in use being gone.
+    fn seek(&mut self, now: Instant) {
+        let State::Connected(sa) = &self.state else { return };
+        if self.roaming.lost_at.is_some_and(|at| now >= at + LONG_ABSENCE) {
+            self.set_up_anew(network_gone());
+            return;
+        }
+        let remote = sa.path().remote;
+        self.roaming.others = other_addresses(sa);
+        self.open(remote, false);
+    }
+
+    fn open(&mut self, remote: SocketAddr, test: bool) {
+        self.drop_attempt();
+        self.roaming.attempt = Some(Attempt::Opening { remote, test });
+        self.commands.push_back(Command::OpenPath(remote));
+    }
+
+    fn go_over(&mut self, now: Instant, path: Path, rng: &mut dyn CryptoRng) {
+        let State::Connected(sa) = &mut self.state else { return };
+        let home = sa.path();
+        self.roaming.attempt = Some(Attempt::Moving { path, home, since: now });
+        sa.move_to(now, path, rng);
+        self.drain_sa(now, rng);
+    }
+
+    fn arrived(&mut self, path: Path) {
+        if self.link != Some(path.link) {
+            self.close_path();
+            self.link = Some(path.link);
+            tracing::info!(local = %path.local, remote = %path.remote, "moved to another path");
+        }
+        self.roaming.attempt = None;
+        self.roaming.others.clear();
+        self.roaming.lost_at = None;
+        self.roaming.retest = None;
+    }
+
+    /// The gateway does not want us at the new address: back, if there is a way back; else all anew.
+    fn move_refused(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        let Some(Attempt::Moving { home, .. }) = self.roaming.attempt else { return };
+        if self.link == Some(home.link)
+            && let State::Connected(sa) = &mut self.state
+        {
+            sa.move_to(now, home, rng);
+            self.drop_attempt();
+            self.drain_sa(now, rng);
+        } else {
+            self.set_up_anew(explain(
+                "The gateway does not accept this network.",
+                "The connection is set up again from here.",
+            ));
+        }
+    }
+
+    fn drop_attempt(&mut self) {
+        match self.roaming.attempt.take() {
+            Some(Attempt::Testing { path } | Attempt::Moving { path, .. })
+                if self.link != Some(path.link) =>
+            {
+                self.commands.push_back(Command::ClosePath(path.link));
+            }
+            Some(Attempt::Testing { .. } | Attempt::Moving { .. } | Attempt::Opening { .. }) | None => {}
+        }
+    }
+
+    /// No path, and none under way: the IKE_SA's clocks stand still.
+    fn is_away(&self) -> bool {
+        self.link.is_none() && !matches!(self.roaming.attempt, Some(Attempt::Moving { .. }))
+    }
+
+    /// Whether the tunnel carries as far as can be known, and if not, why.
+    pub(super) fn review(&mut self, now: Instant) {
+        let State::Connected(sa) = &self.state else {
+            self.roaming.down = None;
+            return;
+        };
+        let roaming = &mut self.roaming;
+        if roaming.woke_at.is_some_and(|at| sa.last_inbound() >= at && roaming.lost_at.is_none()) {
+            roaming.woke_at = None;
+        }
+        let testing = matches!(roaming.attempt, Some(Attempt::Testing { .. }));
+        let silent = sa.unanswered_since().is_some_and(|at| now >= at + UNANSWERED) && !testing;
+        roaming.down = match roaming.lost_at {
+            _ if roaming.asleep => {
+                Some(explain("The computer sleeps.", "The connection is checked when it wakes up."))
+            }
+            Some(_) if roaming.attempt.is_none() && !roaming.online => Some(no_network()),
+            Some(_) if roaming.attempt.is_none() => Some(explain(
+                "There is no way to the gateway from this network.",
+                "Ropewalk goes on as soon as there is one.",
+            )),
+            Some(at) if now >= at + MOVE_GRACE => Some(explain(
+                "The network has changed; the connection moves to the new one.",
+                "This takes a moment.",
+            )),
+            Some(_) => roaming.down.take(),
+            None if roaming.woke_at.is_some() => Some(explain(
+                "The computer has slept; the gateway is asked whether the connection still stands.",
+                "This takes a moment.",
+            )),
+            None if silent => Some(explain(
+                "The gateway does not answer at the moment.",
+                "Ropewalk keeps trying until you disconnect.",
+            )),
+            None => None,
+        };
+    }
+}
+
+/// The gateway's other addresses, those of the family in use first.
+fn other_addresses(sa: &IkeSa) -> VecDeque<SocketAddr> {
+    let in_use = sa.path().remote;
+    let mut others: Vec<SocketAddr> = sa
+        .peer_addresses()
+        .iter()
+        .filter(|ip| **ip != in_use.ip())
+        .map(|ip| SocketAddr::new(*ip, in_use.port()))
+        .collect();
+    others.sort_by_key(|other| other.is_ipv4() != in_use.is_ipv4());
+    others.into()
+}
+
+fn explain(message: &str, hint: &str) -> Explanation {
+    Explanation::new(Cause::Unreachable, message, hint)
+}
+
+fn no_network() -> Explanation {
+    explain("There is no network.", "Ropewalk reconnects as soon as there is one.")
+}
+
+fn network_gone() -> Explanation {
+    explain(
+        "The network that carried the connection is gone.",
+        "Ropewalk reconnects as soon as there is one.",
+    )
+}

@@ -1,0 +1,155 @@
+//! The sockets towards the gateway: the one that carries, and while the connection moves or races, others beside it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ropewalk_datapath::{DataPath, Framing, SocketId};
+use ropewalk_ike::exchange::Path;
+use ropewalk_net::{DEFAULT_FWMARK, Family, PathSocket, Snapshot, open_path_socket};
+
+use crate::platform::Platform;
+
+/// What a path carries when nothing else is known.
+const USUAL_PATH_MTU: u32 = 1500;
+
+/// A socket in use.
+#[derive(Debug)]
+pub struct Link {
+    /// The session's name for it.
+    pub id: u32,
+    /// The pump's name for it.
+    pub socket: SocketId,
+    /// Its addresses.
+    pub path: Path,
+    /// The interface that it is bound to.
+    pub interface: String,
+    /// The kernel's number of that.
+    pub index: u32,
+    /// What the path carries, in octets.
+    pub path_mtu: usize,
+}
+
+/// How the system would go to the gateway now, compared with how the connection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The same way.
+    Same,
+    /// By another interface or address.
+    Other,
+    /// Not at all.
+    None,
+}
+
+/// All sockets of one connection.
+#[derive(Debug, Default)]
+pub struct Links {
+    links: Vec<Link>,
+    carrying: Option<u32>,
+    opened: u32,
+}
+
+impl Links {
+    /// Opens a socket towards a gateway address, on the interface that the system would use outside the tunnel.
+    ///
+    /// # Errors
+    /// In words: there is no route, or the system refuses.
+    pub async fn open(
+        &mut self,
+        platform: &Platform,
+        pump: &DataPath,
+        remote: SocketAddr,
+    ) -> Result<Path, String> {
+        let route = platform.monitor.source_for(remote.ip(), DEFAULT_FWMARK, None).await;
+        let route = route.map_err(|error| error.to_string())?;
+        let wanted = PathSocket {
+            interface: Some(route.interface.clone()),
+            local: Some(route.source),
+            ..PathSocket::new(Family::of(remote.ip()))
+        };
+        let socket = open_path_socket(&wanted).map_err(|error| error.to_string())?;
+        let local = socket.local_addr().map_err(|error| error.to_string())?;
+        let socket = pump.add_socket(socket, Framing::ByRemotePort).map_err(|error| error.to_string())?;
+        self.opened = self.opened.wrapping_add(1);
+        let path = Path { link: self.opened, local, remote };
+        let interface_mtu = platform.monitor.snapshot().interface(&route.interface).map(|found| found.mtu);
+        let path_mtu = route.mtu.or(interface_mtu).unwrap_or(USUAL_PATH_MTU);
+        self.links.push(Link {
+            id: self.opened,
+            socket,
+            path,
+            interface: route.interface,
+            index: route.index,
+            path_mtu: usize::try_from(path_mtu).unwrap_or(1500),
+        });
+        Ok(path)
+    }
+
+    /// Gives a socket up.
+    pub fn close(&mut self, pump: &DataPath, id: u32) {
+        let Some(at) = self.links.iter().position(|link| link.id == id) else { return };
+        let link = self.links.remove(at);
+        if self.carrying == Some(id) {
+            self.carrying = None;
+        }
+        if let Err(error) = pump.remove_socket(link.socket) {
+            tracing::debug!(%error, "a socket was gone already");
+        }
+    }
+
+    /// The link of that name.
+    #[must_use]
+    pub fn get(&self, id: u32) -> Option<&Link> {
+        self.links.iter().find(|link| link.id == id)
+    }
+
+    /// The link that this socket belongs to.
+    #[must_use]
+    pub fn of_socket(&self, socket: SocketId) -> Option<u32> {
+        self.links.iter().find(|link| link.socket == socket).map(|link| link.id)
+    }
+
+    /// The link that traffic leaves by, else the newest.
+    #[must_use]
+    pub fn current(&self) -> Option<&Link> {
+        self.carrying.and_then(|id| self.get(id)).or(self.links.last())
+    }
+
+    /// Traffic leaves by this path from now on.
+    pub fn carry(&mut self, path: Path) -> Option<&Link> {
+        let link = self.links.iter_mut().find(|link| link.id == path.link)?;
+        link.path = path;
+        self.carrying = Some(path.link);
+        Some(link)
+    }
+
+    /// The path of a socket carries no packets above `mtu` octets. Whether it is the one that carries.
+    pub fn path_mtu(&mut self, socket: SocketId, mtu: u16) -> bool {
+        let carrying = self.carrying;
+        let Some(link) = self.links.iter_mut().find(|link| link.socket == socket) else { return false };
+        link.path_mtu = usize::from(mtu);
+        carrying == Some(link.id)
+    }
+
+    /// The links whose interface or address is not there any more.
+    #[must_use]
+    pub fn lost(&self, snapshot: &Snapshot) -> Vec<u32> {
+        let here = |link: &&Link| {
+            let local: IpAddr = link.path.local.ip();
+            snapshot.interfaces.iter().any(|interface| {
+                interface.index == link.index
+                    && interface.up
+                    && interface.addresses.iter().any(|address| address.net.addr() == local)
+            })
+        };
+        self.links.iter().filter(|link| !here(link)).map(|link| link.id).collect()
+    }
+
+    /// How the system would go to where the connection goes.
+    pub async fn way(&self, platform: &Platform) -> Way {
+        let Some(link) = self.current() else { return Way::Same };
+        match platform.monitor.source_for(link.path.remote.ip(), DEFAULT_FWMARK, None).await {
+            Ok(route) if route.index == link.index && route.source == link.path.local.ip() => Way::Same,
+            Ok(_) => Way::Other,
+            Err(_) => Way::None,
+        }
+    }
+}
