@@ -34,11 +34,13 @@ pub struct ClientOptions {
     pub key_log: bool,
     /// Further arguments.
     pub arguments: Vec<String>,
+    /// The system bus; none by default.
+    pub bus: Option<PathBuf>,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        Self { log: "debug".to_owned(), key_log: true, arguments: Vec::new() }
+        Self { log: "debug".to_owned(), key_log: true, arguments: Vec::new(), bus: None }
     }
 }
 
@@ -77,6 +79,7 @@ impl Client {
     /// # Errors
     /// When it does not answer.
     pub fn start_helper(&mut self) -> Result<()> {
+        let bus = self.options.bus.clone().unwrap_or_else(|| self.dir.join("no-bus"));
         let mut command = self.namespace.command(self.programs.path("ropewalk-helper")?);
         command
             .arg("--no-polkit")
@@ -89,7 +92,7 @@ impl Client {
             .args(["--log", &self.options.log])
             .args(&self.options.arguments)
             // The machine's own resolved and NetworkManager must not hear of a namespace's tunnel: the file is used.
-            .env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.dir.join("no-bus").display()));
+            .env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", bus.display()));
         if self.options.key_log {
             command.arg("--key-log").arg(self.key_log());
         }

@@ -130,6 +130,10 @@ pub struct Offer {
     pub ike: Option<String>,
     /// ESP proposals in strongSwan's syntax, when not all.
     pub esp: Option<String>,
+    /// Seconds of silence after which the gateway asks whether the client is alive, when not its own default.
+    pub dpd: Option<u32>,
+    /// The outer addresses that the reference gateway tells clients of; strongSwan tells of all it has.
+    pub outer: Vec<IpAddr>,
 }
 
 impl Offer {
@@ -143,6 +147,8 @@ impl Offer {
             dns: vec![SERVER_V4.into(), SERVER_V6.into()],
             ike: None,
             esp: None,
+            dpd: None,
+            outer: Vec::new(),
         }
     }
 
@@ -239,5 +245,6 @@ fn strongswan(offer: &Offer, credentials: &Credentials) -> SwanGateway {
     if let Some(esp) = &offer.esp {
         config.esp.clone_from(esp);
     }
+    config.dpd = offer.dpd.unwrap_or(config.dpd);
     config
 }

@@ -6,14 +6,18 @@
 //! first; `make test` does.
 
 mod client;
+mod flow;
 mod gateway;
+mod logind;
 mod network_state;
 mod profile;
 mod programs;
 mod reference;
 
 pub use client::{Client, ClientOptions};
+pub use flow::{Flow, StateLog};
 pub use gateway::{AuthKind, BOTH, Credentials, Gateway, GatewayKind, Offer};
+pub use logind::Logind;
 pub use network_state::NetworkState;
 pub use profile::ProfileText;
 pub use programs::Programs;

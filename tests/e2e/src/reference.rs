@@ -127,5 +127,12 @@ fn config_text(offer: &Offer, credentials: &Credentials) -> String {
         }
         AuthKind::Ecdsa | AuthKind::Rsa => text += "\n[certificates]\nallow = true\n",
     }
+    if !offer.outer.is_empty() {
+        let outer: Vec<_> = offer.outer.iter().map(ToString::to_string).collect();
+        text += &format!("\n[mobike]\naddresses = [{}]\n", list(&outer));
+    }
+    if let Some(dpd) = offer.dpd {
+        text += &format!("\n[options]\ndpd = {dpd}\n");
+    }
     text
 }

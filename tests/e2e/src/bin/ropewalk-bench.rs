@@ -72,7 +72,7 @@ impl Goals {
 
 /// A helper as users run it: no key log, and only what a user would want to read in the log.
 fn client(site: &Site) -> Result<Client> {
-    let options = ClientOptions { log: "info".to_owned(), key_log: false, arguments: Vec::new() };
+    let options = ClientOptions { log: "info".to_owned(), key_log: false, ..ClientOptions::default() };
     Client::start_with(&site.client, options)
 }
 

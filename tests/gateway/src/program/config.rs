@@ -48,6 +48,8 @@ pub struct Config {
     #[serde(default)]
     pub tunnel: Tunnel,
     #[serde(default)]
+    mobike: Mobike,
+    #[serde(default)]
     options: Options,
     /// Folder of the key log.
     pub key_log: Option<PathBuf>,
@@ -113,6 +115,21 @@ pub struct Tunnel {
 impl Default for Tunnel {
     fn default() -> Self {
         Self { device: "rwgw%d".to_owned(), mtu: 1400, offloads: true, forward: true }
+    }
+}
+
+/// What clients that move are told and allowed.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Mobike {
+    addresses: Vec<IpAddr>,
+    return_routability: bool,
+    refused: Vec<IpNet>,
+}
+
+impl Default for Mobike {
+    fn default() -> Self {
+        Self { addresses: Vec::new(), return_routability: true, refused: Vec::new() }
     }
 }
 
@@ -208,6 +225,9 @@ impl Config {
         }
         settings.fragmentation = self.options.fragmentation;
         settings.mobike = self.options.mobike;
+        settings.addresses.clone_from(&self.mobike.addresses);
+        settings.return_routability = self.mobike.return_routability;
+        settings.refused_moves.clone_from(&self.mobike.refused);
         settings.force_encapsulation = self.options.force_encapsulation;
         settings.unique = self.options.unique;
         settings.dpd = (self.options.dpd > 0).then(|| Duration::from_secs(self.options.dpd));
