@@ -124,7 +124,7 @@ fn a_gateway_without_mobike_is_entered_again_at_once_with_the_same_inner_address
     let addresses = world.inner_addresses();
     world.move_client(&[CAFE]);
     assert_eq!(world.client.phase(), Phase::Reconnecting);
-    arrives(&mut world, CAFE, Duration::from_millis(300));
+    arrives(&mut world, CAFE, Duration::from_millis(500));
     assert_eq!(world.inner_addresses(), addresses);
     assert!(world.gateway_log.contains(&"gone client@sim.test: DeletedByPeer".to_owned()));
     assert_eq!((entries(&world), world.gateway_children.len()), (2, 1));

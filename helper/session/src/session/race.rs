@@ -221,6 +221,8 @@ impl Session {
 
     /// Acts on the clock.
     pub(super) fn race_timeout(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        // A time that is over must not be asked for again.
+        self.farewell_heard(now);
         let State::Racing(race) = &mut self.state else { return };
         for runner in &mut race.runners {
             runner.initiator.handle_timeout(now, rng);
@@ -234,7 +236,7 @@ impl Session {
         let more = ready && race.has_more(self.config.gateways.len());
         let next = race.next_at.filter(|_| more);
         let runners = race.runners.iter().filter_map(|runner| runner.initiator.poll_timeout());
-        runners.chain(next).min()
+        runners.chain(next).chain(self.farewell_poll()).min()
     }
 
     /// Ends all attempts; a gateway that may have made an IKE_SA is told.
@@ -259,7 +261,9 @@ impl Session {
             Some((at, Err(error))) => self.dropped_out(now, at, &error, rng),
             None if race.winner.is_none() => {
                 if let Some(at) = race.runners.iter().position(|runner| runner.initiator.gateway_answered()) {
-                    self.choose(now, at, rng);
+                    if self.farewell_heard(now) {
+                        self.choose(now, at, rng);
+                    }
                 } else {
                     self.set_out_further(now, rng);
                 }

@@ -40,6 +40,9 @@ const LONG_ABSENCE: Duration = Duration::from_secs(600);
 /// A better way that did not work is tried again after this, then half as often each time.
 const FIRST_RETEST: Duration = Duration::from_secs(15);
 const LAST_RETEST: Duration = Duration::from_secs(240);
+/// How long a gateway may take from a farewell until the inner address is free: strongSwan answers first and removes routes
+/// after that.
+const CLEAN_UP: Duration = Duration::from_millis(200);
 /// Unauthenticated hints are heeded this often.
 const HINT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -74,6 +77,8 @@ pub(super) struct Roaming {
     hinted_at: Option<Instant>,
     /// An IKE_SA that the gateway still has and we gave up: it is told by the next path.
     pub(super) former: Option<Box<IkeSa>>,
+    /// The gateway is given until then to clean up after that one.
+    farewell_until: Option<Instant>,
 }
 
 impl Default for Roaming {
@@ -90,6 +95,7 @@ impl Default for Roaming {
             retest_wait: FIRST_RETEST,
             hinted_at: None,
             former: None,
+            farewell_until: None,
         }
     }
 }
@@ -389,6 +395,18 @@ impl Session {
         let remote = former.path().remote;
         former.close_by(now, Path { remote, ..path }, rng);
         self.transmits.extend(std::iter::from_fn(|| former.poll_transmit()));
+        self.roaming.farewell_until = Some(now + CLEAN_UP);
+    }
+
+    /// Whether IKE_AUTH may begin: the gateway has had the time to clean up after an IKE_SA of ours that it was told to drop.
+    pub(super) fn farewell_heard(&mut self, now: Instant) -> bool {
+        self.roaming.farewell_until.take_if(|until| now >= *until);
+        self.roaming.farewell_until.is_none()
+    }
+
+    /// When that may be.
+    pub(super) fn farewell_poll(&self) -> Option<Instant> {
+        self.roaming.farewell_until
     }
 
     /// The connection ends or begins anew: nothing of the old way counts. Whether it ended because of its way, so that
