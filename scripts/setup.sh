@@ -25,7 +25,7 @@ compile=(build-essential pkg-config curl ca-certificates)
 window=(libwebkit2gtk-4.1-dev libgtk-3-dev libayatana-appindicator3-dev librsvg2-dev)
 run=(iproute2 nftables iputils-ping curl)
 tests=(strongswan-swanctl charon-systemd libcharon-extra-plugins libcharon-extauth-plugins
-    libstrongswan-standard-plugins libstrongswan-extra-plugins dnsmasq-base tcpdump tshark openssl
+    libstrongswan-standard-plugins libstrongswan-extra-plugins dnsmasq-base kea-dhcp4-server tcpdump tshark openssl
     xvfb xauth x11-utils dbus dbus-x11 gnome-keyring libsecret-1-0 libsecret-tools polkitd webkit2gtk-driver
     at-spi2-core fonts-dejavu-core python3-dbus python3-gi imagemagick xdotool iperf3)
 
@@ -57,16 +57,21 @@ install_packages() {
         return
     fi
     say "installing packages: ${missing[*]}"
-    local had_strongswan=no
-    if installed charon-systemd; then had_strongswan=yes; fi
+    # Package and service of what the tests start themselves.
+    local services=("charon-systemd strongswan" "kea-dhcp4-server kea-dhcp4-server") fresh=() pair
+    for pair in "${services[@]}"; do
+        installed "${pair% *}" || fresh+=("$pair")
+    done
     as_root apt-get update -qq
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
         -o DPkg::Lock::Timeout=300 "${missing[@]}" >/dev/null
     # The tests start their own; a service that listens on this machine is nobody's wish.
-    if [ $had_strongswan = no ] && installed charon-systemd && [ -d /run/systemd/system ]; then
-        say "switching off the strongSwan service that came with the package"
-        as_root systemctl disable --now strongswan.service >/dev/null 2>&1 || true
-    fi
+    for pair in "${fresh[@]}"; do
+        if installed "${pair% *}" && [ -d /run/systemd/system ]; then
+            say "switching off the service ${pair#* } that came with the package"
+            as_root systemctl disable --now "${pair#* }.service" >/dev/null 2>&1 || true
+        fi
+    done
 }
 
 install_rust() {

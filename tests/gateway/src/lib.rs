@@ -6,11 +6,13 @@
 //! - [`responder`]: the responder's half of the initial exchanges.
 //! - [`gateway`]: many clients, one clock; datagrams in, datagrams and events out.
 //! - [`leases`]: inner addresses.
+//! - [`dhcp_relay`]: DHCP between clients in tunnels and a server on the LAN; no client is offered it yet.
 //! - [`settings`]: what its owner decides.
 //! - [`stray`]: messages that belong to no client; [`limit`]: moderation for their answers.
 //!
 //! The binary `ropewalk-gateway` puts sockets, a TUN device and a TOML file around it.
 
+pub mod dhcp_relay;
 pub mod gateway;
 pub mod leases;
 pub mod limit;

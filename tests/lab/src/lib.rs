@@ -1,5 +1,5 @@
 //! The laboratory of the end-to-end tests: network namespaces with links, NAT routers and bad networks between them, and
-//! the real programs that run inside: strongSwan, dnsmasq, tcpdump.
+//! the real programs that run inside: strongSwan, dnsmasq, Kea, tcpdump.
 //!
 //! A [`Lab`] is one run. It hands out [`Namespace`]s; [`Site`] is the ready-made network that most tests want. Nothing here
 //! touches the machine's own network: links are made directly inside the namespaces, and all traffic stays there. When the
@@ -10,6 +10,7 @@
 mod capture;
 mod dnsmasq;
 mod error;
+mod kea;
 mod lab;
 mod netns;
 mod pki;
@@ -23,6 +24,7 @@ mod transfer;
 pub use capture::{Capture, tshark};
 pub use dnsmasq::{Dnsmasq, DnsmasqConfig};
 pub use error::{LabError, Result};
+pub use kea::{Kea, KeaConfig};
 pub use lab::{Lab, sweep};
 pub use netns::Namespace;
 pub use pki::{Authority, Credential, KeyKind, Purpose, Request, Validity};

@@ -1,0 +1,78 @@
+//! Kea's DHCPv4 server in a namespace.
+
+use std::{fs, net::Ipv4Addr, time::Duration};
+
+use serde_json::json;
+
+use crate::{
+    error::{Context, Result},
+    netns::Namespace,
+    process::Process,
+};
+
+/// What it serves.
+#[derive(Debug, Clone)]
+pub struct KeaConfig {
+    /// The interface that requests come in by.
+    pub interface: String,
+    /// The subnet of the clients, such as `10.40.0.0/24`.
+    pub subnet: String,
+    /// First and last address to give.
+    pub pool: (Ipv4Addr, Ipv4Addr),
+    /// Seconds.
+    pub lifetime: u32,
+    /// Options by Kea's names, such as `("routers", "10.40.0.1")`.
+    pub options: Vec<(String, String)>,
+}
+
+/// A running Kea.
+#[derive(Debug)]
+pub struct Kea {
+    process: Process,
+}
+
+impl Kea {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When `kea-dhcp4` is missing or does not start.
+    pub fn start(namespace: &Namespace, name: &str, config: &KeaConfig) -> Result<Self> {
+        let dir = namespace.lab().dir().join(name);
+        fs::create_dir_all(&dir).context(|| format!("make {}", dir.display()))?;
+        let options: Vec<_> =
+            config.options.iter().map(|(name, data)| json!({ "name": name, "data": data })).collect();
+        let text = json!({ "Dhcp4": {
+            // Requests come from a relay: no raw socket is wanted.
+            "interfaces-config": { "interfaces": [config.interface], "dhcp-socket-type": "udp" },
+            "lease-database": { "type": "memfile", "persist": false },
+            "authoritative": true,
+            "valid-lifetime": config.lifetime,
+            "subnet4": [{
+                "id": 1,
+                "subnet": config.subnet,
+                "pools": [{ "pool": format!("{} - {}", config.pool.0, config.pool.1) }],
+                "option-data": options,
+            }],
+            "loggers": [{
+                "name": "kea-dhcp4",
+                "output_options": [{ "output": "stdout" }],
+                "severity": "DEBUG",
+                "debuglevel": 40,
+            }],
+        }});
+        let file = dir.join("kea.json");
+        fs::write(&file, text.to_string()).context(|| format!("write {}", file.display()))?;
+        let mut command = namespace.command("kea-dhcp4");
+        command.arg("-c").arg(&file);
+        command.env("KEA_PIDFILE_DIR", &dir).env("KEA_LOCKFILE_DIR", &dir);
+        let mut process = Process::start(&mut command, &namespace.log_path(name))?;
+        process.wait_for_log("DHCP4_STARTED", Duration::from_secs(20))?;
+        Ok(Self { process })
+    }
+
+    /// Its log.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}
