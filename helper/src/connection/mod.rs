@@ -4,6 +4,7 @@
 //! on it, and the sockets of its paths. IKE messages come out of the pump's queue and go into the session; what
 //! the session wants done comes out as commands, which [`tunnel`] makes true.
 
+mod diagnosis;
 mod links;
 mod report;
 mod setup;
@@ -19,6 +20,7 @@ use ropewalk_datapath::{Event, EventReceiver};
 use ropewalk_ike::exchange::Path;
 use ropewalk_ike::time::Instant;
 use ropewalk_ipc::{CredentialField, CredentialReason, Credentials, ErrorCode, ErrorInfo, State};
+use ropewalk_net::Candidate;
 use ropewalk_session::{Command as Wish, CredentialReason as Why, Phase, Session};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
@@ -28,6 +30,7 @@ use crate::clock;
 use crate::engine::{Command, ConnectionContext, Outcome};
 use crate::platform::Platform;
 use crate::sleep::Sleep;
+use diagnosis::Finding;
 use links::Way;
 use tunnel::Tunnel;
 
@@ -40,6 +43,7 @@ const RESOLVE_LIMIT: Duration = Duration::from_secs(10);
 enum Done {
     Resolved { host: String, answer: Result<Vec<IpAddr>, String> },
     Credentials(Result<Credentials, ErrorInfo>),
+    Diagnosed(Finding),
 }
 
 struct Connection {
@@ -56,6 +60,12 @@ struct Connection {
     shown: report::Shown,
     sleep: Sleep,
     told_to_sleep: Option<Instant>,
+    /// The networks that lead outside.
+    candidates: Vec<Candidate>,
+    /// The gateway address that was tried first since the connection stood last, and when.
+    tried: Option<(IpAddr, Instant)>,
+    /// Why that is silent: asked for, and then known.
+    finding: Option<Option<Finding>>,
     nap: clock::Nap,
 }
 
@@ -96,6 +106,9 @@ impl Connection {
             shown: report::Shown::default(),
             sleep: Sleep::Awake,
             told_to_sleep: None,
+            candidates: Vec::new(),
+            tried: None,
+            finding: None,
             nap: clock::Nap::default(),
         };
         Ok((connection, events, results))
@@ -177,6 +190,7 @@ impl Connection {
                 () = alarm.wait_until(next) => {}
             }
             self.notice_sleep();
+            self.look_into_silence();
             if let Some(at) = self.tunnel.last_inbound() {
                 self.session.note_inbound(at);
             }
@@ -188,9 +202,35 @@ impl Connection {
         self.tunnel.close(&self.platform).await;
         match (self.session.phase(), self.session.snapshot().error, self.unusable) {
             (_, _, Some(error)) => Outcome::Failed(error),
-            (Phase::Failed, Some(error), None) => Outcome::Failed(report::error_info(&error)),
+            (Phase::Failed, Some(error), None) => {
+                Outcome::Failed(report::error_info(&error, self.finding.as_ref().and_then(Option::as_ref)))
+            }
             _ => Outcome::Disconnected,
         }
+    }
+
+    /// A gateway that has not answered for a while may be behind a login page, or UDP may be blocked.
+    fn look_into_silence(&mut self) {
+        match self.session.phase() {
+            Phase::Connected | Phase::Disconnected | Phase::Disconnecting => {
+                (self.tried, self.finding) = (None, None);
+            }
+            Phase::Connecting | Phase::Reconnecting | Phase::Failed => {}
+        }
+        let Some((address, since)) = self.tried else { return };
+        if self.finding.is_some() || clock::now() < since + diagnosis::PATIENCE {
+            return;
+        }
+        let known = self.known.iter().find(|(_, addresses)| addresses.contains(&address));
+        let host = known.map_or_else(|| address.to_string(), |(host, _)| host.clone());
+        let networks = self.platform.monitor.snapshot();
+        let done = self.done.clone();
+        self.finding = Some(None);
+        tokio::spawn(async move {
+            let finding = diagnosis::look(host, address, &networks).await;
+            // A loop that ended meanwhile needs no answer.
+            let _ = done.send(Done::Diagnosed(finding));
+        });
     }
 
     /// After a sleep the session is told before it looks at its timers, which all ran out meanwhile.
@@ -228,10 +268,13 @@ impl Connection {
         match wish {
             Wish::AskCredential(why) => self.ask(why),
             Wish::Resolve(host) => self.resolve(host),
-            Wish::OpenPath(remote) => match self.tunnel.open_path(&self.platform, remote).await {
-                Ok(path) => self.session.path_opened(clock::now(), path, &mut self.rng),
-                Err(why) => self.session.path_failed(clock::now(), &why, &mut self.rng),
-            },
+            Wish::OpenPath(remote) => {
+                self.tried.get_or_insert((remote.ip(), clock::now()));
+                match self.tunnel.open_path(&self.platform, remote).await {
+                    Ok(path) => self.session.path_opened(clock::now(), path, &mut self.rng),
+                    Err(why) => self.session.path_failed(clock::now(), &why, &mut self.rng),
+                }
+            }
             Wish::ClosePath(link) => self.tunnel.close_path(link),
             Wish::InstallChild(child) => {
                 if let Err(error) = self.tunnel.install(*child, &self.context.config) {
@@ -312,6 +355,10 @@ impl Connection {
                     credentials.password.map(|secret| secret.expose().to_owned()).unwrap_or_default();
                 self.session.credential(Some((user, Zeroizing::new(password))));
             }
+            Done::Diagnosed(finding) => {
+                tracing::info!(?finding, "the gateway's silence was looked into");
+                self.finding = Some(Some(finding));
+            }
             Done::Credentials(Err(error)) => {
                 tracing::debug!(message = %error.message, "the question for a password was not answered");
                 self.session.credential(None);
@@ -357,12 +404,19 @@ impl Connection {
         let snapshot = self.platform.monitor.snapshot();
         let way = self.tunnel.links().way(&self.platform).await;
         let now = clock::now();
+        let candidates = snapshot.candidates();
+        if self.candidates != candidates {
+            // Another network may have other reasons for a gateway's silence.
+            self.finding = None;
+            self.tried = self.tried.map(|(address, _)| (address, now));
+            self.candidates.clone_from(&candidates);
+        }
         let mut lost = self.tunnel.links().lost(&snapshot);
         if way == Way::None {
             lost.extend(self.tunnel.links().current().map(|link| link.id));
         }
         // Before what is lost: whoever loses a path asks for another one only where there is a network.
-        let online = way == Way::Other || !snapshot.candidates().is_empty();
+        let online = way == Way::Other || !candidates.is_empty();
         self.session.network_changed(now, online);
         for link in lost {
             self.session.path_lost(now, link, &mut self.rng);
@@ -392,7 +446,8 @@ impl Connection {
             Phase::Reconnecting => State::Reconnecting,
             Phase::Disconnecting => State::Disconnecting,
         };
-        self.shown.publish(&self.context, state, &snapshot, &self.tunnel);
+        let finding = self.finding.as_ref().and_then(Option::as_ref);
+        self.shown.publish(&self.context, state, &snapshot, finding, &self.tunnel);
     }
 }
 

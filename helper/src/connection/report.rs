@@ -6,6 +6,7 @@ use ropewalk_ipc::{
 };
 use ropewalk_session::{Cause, Explanation, IkeInfo, Snapshot};
 
+use super::diagnosis::Finding;
 use super::tunnel::{Installed, Tunnel};
 use crate::engine::ConnectionContext;
 use crate::state::now_rfc3339;
@@ -23,10 +24,14 @@ impl Shown {
         context: &ConnectionContext,
         state: State,
         snapshot: &Snapshot,
+        finding: Option<&Finding>,
         tunnel: &Tunnel,
     ) {
         let established = snapshot.ike.as_ref().map(|ike| self.established(ike));
-        context.status.update(|status| fill(status, state, snapshot, tunnel, established.as_deref()));
+        context.status.update(|status| {
+            fill(status, state, snapshot, tunnel, established.as_deref());
+            status.error = snapshot.error.as_ref().map(|error| error_info(error, finding));
+        });
     }
 
     fn established(&mut self, ike: &IkeInfo) -> String {
@@ -41,9 +46,9 @@ impl Shown {
     }
 }
 
-/// A failure as clients see it.
+/// A failure as clients see it, with what was found out about a silent gateway.
 #[must_use]
-pub fn error_info(error: &Explanation) -> ErrorInfo {
+pub fn error_info(error: &Explanation, finding: Option<&Finding>) -> ErrorInfo {
     let code = match error.cause {
         Cause::Failed => ErrorCode::Failed,
         Cause::Authentication => ErrorCode::AuthFailed,
@@ -51,12 +56,15 @@ pub fn error_info(error: &Explanation) -> ErrorInfo {
         Cause::NoProposal => ErrorCode::NoProposal,
         Cause::Profile => ErrorCode::ProfileRefused,
     };
-    ErrorInfo::new(code, error.message.clone(), error.hint.clone())
+    let mut info = ErrorInfo::new(code, error.message.clone(), error.hint.clone());
+    if let (Cause::Unreachable, Some(finding)) = (error.cause, finding) {
+        finding.add_to(&mut info);
+    }
+    info
 }
 
 fn fill(status: &mut Status, state: State, snapshot: &Snapshot, tunnel: &Tunnel, established: Option<&str>) {
     status.state = state;
-    status.error = snapshot.error.as_ref().map(error_info);
     status.ike.clear();
     status.paths.clear();
     status.features = Features::default();
