@@ -290,8 +290,12 @@ impl Session {
         }
     }
 
-    /// The next datagram to send.
+    /// The next datagram to send; none while a CHILD_SA waits to be installed, for the peer may use it as soon as it hears of
+    /// it (RFC 7296 section 2.8).
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        if self.commands.iter().any(|command| matches!(command, Command::InstallChild(_))) {
+            return None;
+        }
         self.transmits.pop_front()
     }
 

@@ -104,4 +104,5 @@ fn every_mutant_belongs_to_a_requirement_that_its_test_proves() {
         assert!(seen.insert(&mutant.requirement), "{} is tried twice", mutant.requirement);
         TestCommand::of(&root(), &mutant.test).unwrap();
     }
+    assert!(list.len() >= 30, "a sample of at least 30, not {}", list.len());
 }

@@ -104,12 +104,14 @@ fn the_version_flag_of_a_peer_is_ignored() {
 fn what_a_request_says_besides_is_ignored_when_it_is_not_known() {
     let mut pair = Pair::new();
     let attributes = vec![Attribute::InternalIp4Address(Some([10, 9, 9, 9].into()))];
+    let version = Attribute::ApplicationVersion(String::new());
     let unknown = UnknownPayload { payload_type: 99, critical: false, body: vec![1] };
     let request = [
         Payload::Notify(Notify::status(NotifyType::Other(8_000))),
         Payload::Notify(Notify::status(NotifyType::Other(50_000))),
         Payload::Notify(Notify::new(NotifyType::InvalidSpi, vec![0; 4])),
         Payload::Cp(Configuration { ty: ConfigType::Set, attributes }),
+        Payload::Cp(Configuration { ty: ConfigType::Request, attributes: vec![version] }),
         Payload::Unknown(unknown),
     ];
     let (_, payloads) = answered(&mut pair, 0, &request);
@@ -186,7 +188,12 @@ fn many_hints_make_one_liveness_check() {
     for _ in 0..100 {
         pair.client.check_liveness(pair.now, &mut pair.rng);
     }
-    assert_eq!(pair.sent_by(Role::Initiator).len(), 1);
+    let sent = pair.sent_by(Role::Initiator);
+    assert_eq!(sent.len(), 1);
+    pair.deliver(Role::Responder, &sent[0]).unwrap();
+    let answer = pair.sent_by(Role::Responder).remove(0);
+    pair.deliver(Role::Initiator, &answer).unwrap();
+    assert!(pair.sent_by(Role::Initiator).is_empty(), "no further one waited for its turn");
 }
 
 #[test]
@@ -334,4 +341,29 @@ fn no_two_cookies_of_return_routability_are_the_same() {
     cookies.sort();
     cookies.dedup();
     assert_eq!(cookies.len(), 4);
+}
+
+#[test]
+fn with_group_none_chosen_the_key_of_the_request_is_ignored_and_none_returned() {
+    let mut pair = Pair::new();
+    let ours = policy(Role::Responder, "aes256gcm16");
+    let mut proposals = crate::proposal::esp_offer(&ours.proposals, 0x0102_0304, false);
+    for proposal in &mut proposals {
+        let none = crate::wire::transform_id::GROUP_NONE;
+        proposal.transforms.push(crate::wire::Transform::new(crate::wire::TransformType::Group, none));
+    }
+    let request = [
+        Payload::Sa(SecurityAssociation { proposals }),
+        Payload::Nonce(Nonce { data: vec![7; 32] }),
+        Payload::Ke(crate::wire::KeyExchange { group: 31, data: vec![0; 32] }),
+        Payload::TsI(ours.ts_local),
+        Payload::TsR(ours.ts_remote),
+    ];
+    let datagram = pair.forged(ExchangeType::CreateChildSa, 0, false, &request);
+    pair.deliver(Role::Initiator, &datagram).unwrap();
+    let sent = pair.sent_by(Role::Initiator);
+    let (_, payloads) = read(&mut pair, &sent[0]);
+    assert!(payloads.iter().any(|payload| matches!(payload, Payload::Sa(_))), "{payloads:?}");
+    assert!(!payloads.iter().any(|payload| matches!(payload, Payload::Ke(_))));
+    assert_eq!(pair.client.children().len(), 2);
 }

@@ -145,6 +145,8 @@ impl Agreed {
         chosen.spi = vec![1, 2, 3, 4];
         let attributes = vec![
             Attribute::Other { ty: 4711, value: vec![1, 2, 3] },
+            // INTERNAL_ADDRESS_EXPIRY of RFC 4306.
+            Attribute::Other { ty: 5, value: vec![0, 0, 0, 1] },
             Attribute::InternalIp4Address(Some([10, 0, 0, 2].into())),
         ];
         vec![

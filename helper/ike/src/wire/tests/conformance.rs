@@ -91,3 +91,12 @@ fn no_payload_of_ours_is_critical() {
         at += usize::from(u16::from_be_bytes([message[at + 2], message[at + 3]]));
     }
 }
+
+#[test]
+fn eap_success_and_failure_are_four_octets() {
+    use crate::eap::EapPacket;
+    for (packet, code) in [(EapPacket::success(9), 3), (EapPacket::failure(9), 4)] {
+        let (_, octets) = emit_payloads(&[Payload::Eap(EapMessage { data: packet.emit() })]);
+        assert_eq!(octets, [0, 0, 0, 8, code, 9, 0, 4], "the payload's length is four more");
+    }
+}
