@@ -36,16 +36,8 @@ pub(crate) const REFUSED: &[Limit] = &[
 ];
 
 /// Without these the connection is the same, only less well kept: told at import and in the preview.
-pub(crate) const WITHOUT_EFFECT: &[Limit] = &[
-    Limit { key: "timing.ike_rekey", what: "another time", asked: |p| timing(p, |timing| timing.ike_rekey) },
-    Limit {
-        key: "timing.child_rekey",
-        what: "another time",
-        asked: |p| timing(p, |timing| timing.child_rekey),
-    },
-    Limit { key: "timing.child_rekey_bytes", what: "a number", asked: |p| p.timing.child_rekey_bytes != 0 },
-    Limit { key: "timing.reauth", what: "a time", asked: |p| timing(p, |timing| timing.reauth) },
-];
+pub(crate) const WITHOUT_EFFECT: &[Limit] =
+    &[Limit { key: "timing.reauth", what: "a time", asked: |p| timing(p, |timing| timing.reauth) }];
 
 /// Checks whether this version does everything the profile asks for.
 ///

@@ -11,8 +11,10 @@
 //! Until the first success a failure is final, for somebody watches and decides. Once connected, the intent stays until
 //! the user takes it back: every loss leads to another try, and the tunnel device stays.
 
+mod fading;
 mod progress;
 mod race;
+mod renewal;
 mod roaming;
 
 use std::collections::VecDeque;
@@ -31,6 +33,7 @@ use crate::backoff::Backoff;
 use crate::command::{Command, InnerSettings};
 use crate::config::SessionConfig;
 use crate::explain::{Cause, Explanation};
+use fading::Fading;
 use race::Race;
 use roaming::Roaming;
 
@@ -116,6 +119,8 @@ pub struct Session {
     inner: Option<InnerSettings>,
     error: Option<Explanation>,
     wall_clock: UnixTime,
+    /// IKE_SAs that others took the place of.
+    fading: Fading,
     transmits: VecDeque<Transmit>,
     commands: VecDeque<Command>,
 }
@@ -141,6 +146,7 @@ impl Session {
             inner: None,
             error: None,
             wall_clock: UnixTime(0),
+            fading: Fading::default(),
             transmits: VecDeque::new(),
             commands: VecDeque::new(),
         }
@@ -252,6 +258,11 @@ impl Session {
         datagram: &[u8],
         rng: &mut dyn CryptoRng,
     ) -> Result<(), PeerMisbehaved> {
+        if let Some(spis) = IkeSpis::of(datagram).filter(|spis| self.fading.owns(*spis)) {
+            let result = self.fading.handle_datagram(now, spis, (path, datagram), rng);
+            self.transmits.extend(self.fading.drain());
+            return result;
+        }
         match &mut self.state {
             State::Racing(_) => self.race_datagram(now, path, datagram, rng),
             State::Connected(sa) | State::Closing(sa) => {
@@ -274,6 +285,8 @@ impl Session {
     /// Acts on the clock.
     pub fn handle_timeout(&mut self, now: Instant, wall_clock: UnixTime, rng: &mut dyn CryptoRng) {
         self.wall_clock = wall_clock;
+        self.fading.handle_timeout(now, rng);
+        self.transmits.extend(self.fading.drain());
         match &mut self.state {
             State::Racing(_) => self.race_timeout(now, rng),
             State::Connected(_) => self.connected_timeout(now, rng),
@@ -307,13 +320,14 @@ impl Session {
     /// When [`Self::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        match &self.state {
+        let own = match &self.state {
             State::Racing(race) => self.race_poll(race),
             State::Connected(sa) => self.connected_poll(sa),
             State::Closing(sa) => sa.poll_timeout(),
             State::Waiting { until } => Some(*until),
             State::Idle | State::Offline | State::AskingCredential | State::Failed => None,
-        }
+        };
+        [own, self.fading.poll_timeout()].into_iter().flatten().min()
     }
 
     /// Where it stands.

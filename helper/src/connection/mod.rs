@@ -197,6 +197,9 @@ impl Connection {
             if let Some(at) = self.tunnel.last_outbound() {
                 self.session.note_outbound(at);
             }
+            for (spi_in, received, sent) in self.tunnel.traffic() {
+                self.session.note_traffic(clock::now(), spi_in, received, sent, &mut self.rng);
+            }
             self.session.handle_timeout(clock::now(), clock::wall(), &mut self.rng);
         }
         self.tunnel.close(&self.platform).await;
@@ -393,7 +396,11 @@ impl Connection {
                     tracing::error!(reason, "the packet pump stopped");
                     self.session.disconnect(now, &mut self.rng);
                 }
-                Event::PeerMoved { .. } | Event::SequenceLow { .. } | Event::NoEgress { .. } => {}
+                Event::SequenceLow { spi, remaining } => {
+                    tracing::debug!(spi, remaining, "sequence numbers run low");
+                    self.session.sequence_low(now, spi, &mut self.rng);
+                }
+                Event::PeerMoved { .. } | Event::NoEgress { .. } => {}
                 _ => {}
             }
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ropewalk_ike::auth::{ClientCertificate, TrustAnchors};
 use ropewalk_ike::exchange::config::{AddressRequest, GatewayIdentity, InitiatorConfig, LocalAuth};
+use ropewalk_ike::exchange::lifetime::Lifetimes;
 use ropewalk_ike::proposal::{parse_esp_list, parse_ike_list};
 use ropewalk_ike::wire::{Identification, TrafficSelector, TrafficSelectors};
 use ropewalk_ipc::{ErrorCode, ErrorInfo};
@@ -55,6 +56,7 @@ pub fn session_config(
         // What is behind a NAT is of no use to the gateway, and the user's networks are nobody's business.
         own_addresses: None,
         dpd: (profile.timing.dpd > 0).then(|| Duration::from_secs(profile.timing.dpd.into())),
+        lifetimes: lifetimes(profile),
         wall_clock: clock::wall(),
     };
     let gateways = profile.gateway.addresses.iter();
@@ -66,6 +68,16 @@ pub fn session_config(
         can_ask: credentials.can_ask(),
         log_keys,
     })
+}
+
+fn lifetimes(profile: &Profile) -> Lifetimes {
+    let timing = &profile.timing;
+    let seconds = |seconds: u32| (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+    Lifetimes {
+        ike: seconds(timing.ike_rekey),
+        child: seconds(timing.child_rekey),
+        child_octets: (timing.child_rekey_bytes > 0).then_some(timing.child_rekey_bytes),
+    }
 }
 
 fn local_auth(profile: &Profile, secrets: &Secrets) -> Result<LocalAuth, ErrorInfo> {

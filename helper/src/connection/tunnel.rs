@@ -335,6 +335,15 @@ impl Tunnel {
         last.map(Instant::from_start)
     }
 
+    /// Octets of inner packets that each CHILD_SA received and sent, by our SPIs.
+    #[must_use]
+    pub fn traffic(&self) -> Vec<(u32, u64, u64)> {
+        let of = |child: &Installed| {
+            (child.sa.spi_in, child.inbound.counters().bytes, child.outbound.counters().bytes)
+        };
+        self.children.iter().map(of).collect()
+    }
+
     /// The CHILD_SAs, the sending one first.
     pub fn children(&self) -> impl Iterator<Item = &Installed> {
         let sending = |child: &&Installed| Some(child.sa.spi_in) == self.sending;

@@ -11,7 +11,8 @@ use ring::digest;
 use ropewalk_ike::crypto::IkeKeys;
 use ropewalk_ike::error::{PeerMisbehaved, WireError};
 use ropewalk_ike::exchange::child::ChildSa;
-use ropewalk_ike::exchange::sa::{CloseReason, IkeSa, SaEvent};
+use ropewalk_ike::exchange::rekey_ike::Successor;
+use ropewalk_ike::exchange::sa::{CloseReason, SaEvent};
 use ropewalk_ike::exchange::{IkeSpis, Path, Transmit};
 use ropewalk_ike::proposal::ChosenIke;
 use ropewalk_ike::time::{Instant, UnixTime};
@@ -24,6 +25,7 @@ use crate::responder::init::{self, InitAnswer, InitDesk};
 use crate::responder::{AuthDesk, Entered, HalfOpen, Step};
 use crate::settings::{CookiePolicy, Settings};
 use crate::stray;
+use crate::up::Up;
 
 /// A client, by our SPI of its IKE_SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,7 +54,7 @@ pub enum GatewayEvent {
         /// Its keys.
         keys: Box<IkeKeys>,
     },
-    /// A CHILD_SA to install; packets to the client's inner addresses leave by it from now on.
+    /// A CHILD_SA to install for receiving.
     ChildUp {
         /// Whose.
         client: ClientId,
@@ -60,6 +62,13 @@ pub enum GatewayEvent {
         child: Box<ChildSa>,
         /// Where to send.
         path: Path,
+    },
+    /// Packets to the client's inner addresses leave by this CHILD_SA from now on.
+    ChildCarries {
+        /// Whose.
+        client: ClientId,
+        /// Our SPI of it.
+        spi_in: u32,
     },
     /// A CHILD_SA to remove.
     ChildDown {
@@ -103,14 +112,6 @@ pub struct ClientInfo {
     pub children: Vec<u32>,
 }
 
-struct Up {
-    sa: IkeSa,
-    name: String,
-    addresses: Vec<IpAddr>,
-    /// A newer IKE_SA of the same client took its place: only its farewell is left, and nobody is told of it.
-    replaced: bool,
-}
-
 enum State {
     HalfOpen(Box<HalfOpen>),
     Up(Box<Up>),
@@ -135,6 +136,8 @@ pub struct Gateway {
     settings: Settings,
     wall_clock: UnixTime,
     clients: BTreeMap<u64, Client>,
+    /// The clients by our SPIs of their IKE_SAs: after a rekey these are others than the first one, which is the number.
+    by_spi: BTreeMap<u64, u64>,
     leases: Leases,
     cookies: CookieJar,
     limit: RateLimit,
@@ -157,6 +160,7 @@ impl Gateway {
             settings,
             wall_clock,
             clients: BTreeMap::new(),
+            by_spi: BTreeMap::new(),
             leases,
             cookies: CookieJar::default(),
             limit: RateLimit::default(),
@@ -215,7 +219,7 @@ impl Gateway {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let of = |client: &Client| match &client.state {
             State::HalfOpen(_) => Some(client.since + self.settings.half_open_timeout),
-            State::Up(up) => up.sa.poll_timeout(),
+            State::Up(up) => up.poll_timeout(),
         };
         self.clients.values().filter_map(of).min()
     }
@@ -238,13 +242,13 @@ impl Gateway {
             .iter()
             .filter(|(_, client)| match &client.state {
                 State::HalfOpen(_) => false,
-                State::Up(up) => up.sa.poll_timeout().is_some_and(|at| at <= now),
+                State::Up(up) => up.poll_timeout().is_some_and(|at| at <= now),
             })
             .map(|(id, _)| *id)
             .collect();
         for id in due {
             if let Some(Client { state: State::Up(up), .. }) = self.clients.get_mut(&id) {
-                up.sa.handle_timeout(now, rng);
+                up.handle_timeout(now, rng);
             }
             self.drain(now, id);
         }
@@ -277,15 +281,18 @@ impl Gateway {
             }
             return self.handle_init(now, path, datagram, &parsed, rng);
         }
-        let Some(client) = self.clients.get_mut(&header.spi_r) else {
+        // Who began an IKE_SA may be the gateway, once it was rekeyed.
+        let ours = if header.flags.initiator { header.spi_r } else { header.spi_i };
+        let id = self.by_spi.get(&ours).copied().unwrap_or(ours);
+        let Some(client) = self.clients.get_mut(&id) else {
             let answer = stray::unknown_spi(header).filter(|_| self.limit.allow(now));
             self.transmits.extend(answer.map(|message| Transmit { path, message }));
             return Err(PeerMisbehaved::WrongSpi);
         };
         match &mut client.state {
             State::Up(up) => {
-                let outcome = up.sa.handle_datagram(now, path, datagram, rng);
-                self.drain(now, header.spi_r);
+                let outcome = up.handle_datagram(now, path, (ours, datagram), rng);
+                self.drain(now, id);
                 outcome
             }
             State::HalfOpen(_) => self.handle_auth(now, path, datagram, &parsed, rng),
@@ -297,6 +304,42 @@ impl Gateway {
         if let Some((_, up)) = self.owner_of(spi_in) {
             up.sa.note_inbound(at);
         }
+    }
+
+    /// The CHILD_SA with our SPI `spi_in` has received and sent so many octets of inner packets so far.
+    pub fn note_traffic(&mut self, now: Instant, spi_in: u32, received: u64, sent: u64) {
+        if let Some((id, up)) = self.owner_of(spi_in) {
+            up.sa.note_traffic(now, spi_in, received, sent);
+            self.drain(now, id);
+        }
+    }
+
+    /// The sequence numbers of the CHILD_SA with the client's SPI `spi_out` run low: it is renewed now.
+    pub fn sequence_low(&mut self, now: Instant, spi_out: u32, rng: &mut dyn CryptoRng) {
+        let found = self.children().find(|(_, child)| child.spi_out == spi_out);
+        let Some((id, spi_in)) = found.map(|(id, child)| (id, child.spi_in)) else { return };
+        if let Some(Client { state: State::Up(up), .. }) = self.clients.get_mut(&id) {
+            up.sa.rekey_child(now, spi_in, rng);
+        }
+        self.drain(now, id);
+    }
+
+    /// Renews the CHILD_SAs of all clients, or their IKE_SAs; how many clients there are.
+    pub fn rekey_all(&mut self, now: Instant, ike: bool, rng: &mut dyn CryptoRng) -> usize {
+        let mut ids = Vec::new();
+        for (id, client) in &mut self.clients {
+            let State::Up(up) = &mut client.state else { continue };
+            match up.sa.carrying() {
+                _ if ike => up.sa.rekey_ike(now, rng),
+                Some(spi_in) => up.sa.rekey_child(now, spi_in, rng),
+                None => {}
+            }
+            ids.push(*id);
+        }
+        for id in &ids {
+            self.drain(now, *id);
+        }
+        ids.len()
     }
 
     /// Authenticated ESP with our SPI `spi_in` came by another path: the client's NAT has moved it (RFC 7296 section 2.23).
@@ -445,10 +488,11 @@ impl Gateway {
         let up = GatewayEvent::ClientUp { client, name: name.clone(), addresses: addresses.clone(), path };
         self.events.push_back(up);
         for child in sa.children() {
-            let child = Box::new(child.clone());
+            let (spi_in, child) = (child.spi_in, Box::new(child.clone()));
             self.events.push_back(GatewayEvent::ChildUp { client, child, path });
+            self.events.push_back(GatewayEvent::ChildCarries { client, spi_in });
         }
-        let state = State::Up(Box::new(Up { sa, name, addresses, replaced: false }));
+        let state = State::Up(Box::new(Up { sa, fading: Vec::new(), name, addresses, replaced: false }));
         self.clients.insert(id, Client { init, since, state });
         self.drain(now, id);
     }
@@ -485,6 +529,7 @@ impl Gateway {
     /// Takes out of an IKE_SA what it has for us.
     fn drain(&mut self, now: Instant, id: u64) {
         let Some(Client { state: State::Up(up), .. }) = self.clients.get_mut(&id) else { return };
+        up.drain_fading(&mut self.transmits);
         self.transmits.extend(std::iter::from_fn(|| up.sa.poll_transmit()));
         let client = ClientId(id);
         let mut closed = None;
@@ -494,10 +539,27 @@ impl Gateway {
                     closed = Some(reason);
                     continue;
                 }
+                SaEvent::Rekeyed(successor) => {
+                    let Successor { sa, keys } = *successor;
+                    self.by_spi.insert(sa.own_spi(), id);
+                    if self.settings.log_keys {
+                        let (spis, suite, keys) = (sa.spis(), *sa.suite(), Box::new(keys));
+                        self.events.push_back(GatewayEvent::IkeKeys { spis, suite, keys });
+                    }
+                    let old = std::mem::replace(&mut up.sa, sa);
+                    up.fading.push(old);
+                    continue;
+                }
+                SaEvent::Redundant(redundant) => {
+                    self.by_spi.insert(redundant.own_spi(), id);
+                    up.fading.push(*redundant);
+                    continue;
+                }
                 _ if up.replaced => continue,
                 SaEvent::ChildUp { child, replaces: _ } => {
                     GatewayEvent::ChildUp { client, child, path: up.sa.path() }
                 }
+                SaEvent::ChildCarries { spi_in } => GatewayEvent::ChildCarries { client, spi_in },
                 SaEvent::ChildDown { spi_in, spi_out: _ } => GatewayEvent::ChildDown { client, spi_in },
                 SaEvent::PathChanged(path) => GatewayEvent::PathChanged { client, path },
                 SaEvent::PeerAddresses => {
@@ -509,12 +571,22 @@ impl Gateway {
                     tracing::info!(name = up.name, %notify, "the client refused a CHILD_SA");
                     continue;
                 }
+                SaEvent::RekeyRefused(notify) | SaEvent::IkeRekeyRefused(notify) => {
+                    tracing::info!(name = up.name, %notify, "the client refused a renewal");
+                    continue;
+                }
             };
             self.events.push_back(event);
         }
-        let Some(reason) = closed else { return };
+        up.drain_fading(&mut self.transmits);
+        let Some(reason) = closed else {
+            let alive = up.own_spis();
+            self.by_spi.retain(|spi, client| *client != id || alive.contains(spi));
+            return;
+        };
         let (name, replaced) = (up.name.clone(), up.replaced);
         self.clients.remove(&id);
+        self.by_spi.retain(|_, client| *client != id);
         self.leases.release(id, now);
         if !replaced {
             tracing::info!(name, ?reason, "client gone");
@@ -529,6 +601,16 @@ impl Gateway {
                 return spi;
             }
         }
+    }
+
+    fn children(&self) -> impl Iterator<Item = (u64, &ChildSa)> {
+        self.clients.iter().flat_map(|(id, client)| {
+            let children = match &client.state {
+                State::Up(up) => up.sa.children(),
+                State::HalfOpen(_) => &[],
+            };
+            children.iter().map(|child| (*id, child))
+        })
     }
 
     fn owner_of(&mut self, spi_in: u32) -> Option<(u64, &mut Up)> {

@@ -19,6 +19,7 @@ pub mod limit;
 pub mod responder;
 pub mod settings;
 pub mod stray;
+mod up;
 
 pub use gateway::{ClientId, ClientInfo, Gateway, GatewayEvent};
 pub use settings::{CookiePolicy, Psk, Settings, User};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use ropewalk_ike::auth::{ClientCertificate, TrustAnchors};
 use ropewalk_ike::eap::mschapv2::nt_password_hash;
+use ropewalk_ike::exchange::lifetime::Lifetimes;
 use ropewalk_ike::exchange::mobike::MovePolicy;
 use ropewalk_ike::proposal::{EspProposal, IkeProposal, default_esp_proposals, default_ike_proposals};
 use ropewalk_ike::wire::{Identification, TrafficSelector, TrafficSelectors};
@@ -99,6 +100,8 @@ pub struct Settings {
     pub force_encapsulation: bool,
     /// Silence after which a client's liveness is checked.
     pub dpd: Option<Duration>,
+    /// When the gateway renews IKE_SAs and CHILD_SAs.
+    pub lifetimes: Lifetimes,
     /// Half-open IKE_SAs at most; further requests are dropped.
     pub half_open_limit: usize,
     /// How long a client may take for its authentication.
@@ -133,6 +136,7 @@ impl Settings {
             refused_moves: Vec::new(),
             force_encapsulation: false,
             dpd: Some(Duration::from_secs(60)),
+            lifetimes: Lifetimes::default(),
             half_open_limit: 1024,
             half_open_timeout: Duration::from_secs(30),
             unique: true,

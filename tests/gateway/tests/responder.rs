@@ -189,7 +189,7 @@ fn a_repeated_request_gets_the_same_answer_and_makes_nothing_new() {
     let wishes = client.wishes();
     let request = client.seal(ExchangeType::IkeAuth, 1, &wishes, &mut world.rng);
     let first = world.answer(&request);
-    assert_eq!(world.events().len(), 2, "a client and its CHILD_SA");
+    assert_eq!(world.events().len(), 3, "a client, its CHILD_SA, and that it carries");
     assert_eq!(world.answer(&request), first);
     assert!(world.events().is_empty());
     assert_eq!(
@@ -323,6 +323,7 @@ fn with_initial_contact_the_older_connection_goes_without_a_word() {
             GatewayEvent::ClientGone { .. },
             GatewayEvent::ClientUp { addresses, .. },
             GatewayEvent::ChildUp { .. },
+            GatewayEvent::ChildCarries { .. },
         ] = events.as_slice()
         else {
             panic!("{events:?}")

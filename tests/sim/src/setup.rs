@@ -8,6 +8,7 @@ use rand_chacha::ChaCha20Rng;
 use ropewalk_gateway::{CookiePolicy, Psk, Settings, User};
 use ropewalk_ike::auth::{ClientCertificate, TrustAnchors};
 use ropewalk_ike::exchange::config::{AddressRequest, GatewayIdentity, InitiatorConfig, LocalAuth};
+use ropewalk_ike::exchange::lifetime::Lifetimes;
 use ropewalk_ike::proposal::{IkeProposal, default_esp_proposals, default_ike_proposals};
 use ropewalk_ike::time::UnixTime;
 use ropewalk_ike::wire::{Identification, TrafficSelector, TrafficSelectors};
@@ -98,6 +99,7 @@ impl Setup {
             mobike: true,
             own_addresses: None,
             dpd: Some(Duration::from_secs(20)),
+            lifetimes: Lifetimes::default(),
             wall_clock: WALL_CLOCK,
         };
         let gateways = vec![Endpoint { host: "gateway.sim.test".to_owned(), port: 500 }];

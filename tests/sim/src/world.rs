@@ -31,6 +31,8 @@ pub struct World {
     pub gateway: Option<Gateway>,
     /// The CHILD_SAs that the gateway's data path would hold, and where it sends with them.
     pub gateway_children: BTreeMap<u32, (ClientId, ChildSa, Path)>,
+    /// With which of them it sends to each client.
+    pub gateway_egress: BTreeMap<ClientId, u32>,
     /// Every change of a client that the gateway reported.
     pub gateway_log: Vec<String>,
     /// The network.
@@ -51,6 +53,7 @@ impl World {
             client: SimClient::new(client, CLIENT, vec![GATEWAY]),
             gateway: Some(Gateway::new(settings.clone(), WALL_CLOCK)),
             gateway_children: BTreeMap::new(),
+            gateway_egress: BTreeMap::new(),
             gateway_log: Vec::new(),
             network: Network::new(faults, nat),
             rng: ChaCha20Rng::seed_from_u64(seed),
@@ -113,6 +116,7 @@ impl World {
     pub fn stop_gateway(&mut self) {
         self.gateway = None;
         self.gateway_children.clear();
+        self.gateway_egress.clear();
     }
 
     /// Injects a datagram for the client, as if from the gateway.
@@ -197,7 +201,7 @@ impl World {
             return Err(format!("the client sends to {}", path.remote));
         }
         let theirs = self.gateway_children.get(&ours.spi_out);
-        let (_, theirs, _) = theirs.ok_or("the gateway does not have the client's CHILD_SA")?;
+        let (client, theirs, _) = theirs.ok_or("the gateway does not have the client's CHILD_SA")?;
         if theirs.spi_out != ours.spi_in || theirs.suite != ours.suite {
             return Err("SPIs or suites differ".to_owned());
         }
@@ -205,12 +209,19 @@ impl World {
             return Err("traffic selectors differ".to_owned());
         }
         one_way(ours, theirs)?;
-        one_way(theirs, ours)?;
-        let spi = theirs.spi_in;
-        self.client.session.note_inbound(self.now);
+        let back = self.gateway_egress.get(client).ok_or("the gateway has no way back")?;
+        let (_, back, _) =
+            self.gateway_children.get(back).ok_or("the gateway sends with what it does not have")?;
+        let received = self.client.children.iter().find(|child| child.spi_in == back.spi_out);
+        one_way(back, received.ok_or("the client does not have the gateway's CHILD_SA")?)?;
+        let (now, spi, received) = (self.now, theirs.spi_in, back.spi_out);
+        self.client.session.note_inbound(now);
+        self.client.session.note_traffic(now, received, 1, 1, &mut self.rng);
         if let Some(gateway) = &mut self.gateway {
-            gateway.note_inbound(spi, self.now);
+            gateway.note_inbound(spi, now);
+            gateway.note_traffic(now, spi, 1, 1);
         }
+        self.settle();
         Ok(())
     }
 
@@ -253,8 +264,14 @@ impl World {
                 GatewayEvent::ChildUp { client, child, path } => {
                     self.gateway_children.insert(child.spi_in, (client, *child, path));
                 }
-                GatewayEvent::ChildDown { spi_in, .. } => {
+                GatewayEvent::ChildCarries { client, spi_in } => {
+                    self.gateway_egress.insert(client, spi_in);
+                }
+                GatewayEvent::ChildDown { client, spi_in } => {
                     self.gateway_children.remove(&spi_in);
+                    if self.gateway_egress.get(&client) == Some(&spi_in) {
+                        self.gateway_egress.remove(&client);
+                    }
                 }
                 GatewayEvent::PathChanged { client, path: new } => {
                     for (owner, _, path) in self.gateway_children.values_mut() {

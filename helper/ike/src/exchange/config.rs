@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::lifetime::Lifetimes;
 use crate::auth::credential::ClientCertificate;
 use crate::auth::pki::TrustAnchors;
 use crate::proposal::{EspProposal, IkeProposal};
@@ -86,6 +87,8 @@ pub struct InitiatorConfig {
     pub own_addresses: Option<Vec<IpAddr>>,
     /// Silence after which the gateway's liveness is checked.
     pub dpd: Option<Duration>,
+    /// When the IKE_SA and its CHILD_SAs are renewed.
+    pub lifetimes: Lifetimes,
     /// The wall clock now, for certificates.
     pub wall_clock: UnixTime,
 }

@@ -1,19 +1,25 @@
-//! CREATE_CHILD_SA: a further CHILD_SA, and the peer's wish to replace one (RFC 7296 section 1.3).
+//! CREATE_CHILD_SA: a further CHILD_SA, or one in the place of another (RFC 7296 section 1.3).
+//!
+//! What a rekey means for the CHILD_SAs that are there is told in [`super::rekey_child`]; that of the IKE_SA is another
+//! exchange of the same type, in [`super::rekey_ike`].
 
 use rand_core::CryptoRng;
 
 use super::child::{ChildOffer, ChildSa, Mode, derive, random_spi};
-use super::sa::{IkeSa, SaEvent, Task, error_answer};
+use super::rekey_child::Rival;
+use super::renewal::MAX_CHILDREN;
+use super::sa::{IkeSa, Task, error_answer};
 use crate::crypto::{DhGroup, KeyPair};
 use crate::error::PeerMisbehaved;
 use crate::proposal::{ChildExchange, EspProposal, select_esp};
+use crate::time::Instant;
 use crate::wire::{
     KeyExchange, Nonce, Notify, NotifyType, Payload, Proposal, Protocol, SecurityAssociation,
     TrafficSelectors, TransformType, find_notify,
 };
 
 /// Octets of our nonces.
-const NONCE_LEN: usize = 32;
+pub(super) const NONCE_LEN: usize = 32;
 
 /// What CHILD_SAs of an IKE_SA may be, whoever asks for them.
 #[derive(Clone, Debug)]
@@ -26,9 +32,23 @@ pub struct ChildPolicy {
     pub ts_remote: TrafficSelectors,
 }
 
+/// What a CHILD_SA is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Beside those that are there.
+    Further,
+    /// To take the place of the one with this SPI of ours.
+    Rekey(u32),
+    /// The same, when the peer does not know that one any more.
+    InsteadOf(u32),
+}
+
 /// A CHILD_SA that we are asking for.
 #[derive(Debug)]
 pub struct PendingChild {
+    pub(super) purpose: Purpose,
+    /// The peer's rekey of the same CHILD_SA, when both began one.
+    pub(super) rival: Option<Rival>,
     offer: ChildOffer,
     nonce: Vec<u8>,
     key: Option<KeyPair>,
@@ -45,7 +65,23 @@ impl PendingChild {
         let key = group.map(|group| KeyPair::generate(group, rng));
         let mut nonce = vec![0; NONCE_LEN];
         rng.fill_bytes(&mut nonce);
-        Self { offer, nonce, key, retried: false }
+        Self { purpose: Purpose::Further, rival: None, offer, nonce, key, retried: false }
+    }
+
+    pub(super) fn with_purpose(self, purpose: Purpose) -> Self {
+        Self { purpose, ..self }
+    }
+
+    pub(super) fn nonce(&self) -> &[u8] {
+        &self.nonce
+    }
+
+    /// Whether it is to take the place of this CHILD_SA.
+    pub(super) fn is_about(&self, spi_in: u32) -> bool {
+        match self.purpose {
+            Purpose::Further => false,
+            Purpose::Rekey(old) | Purpose::InsteadOf(old) => old == spi_in,
+        }
     }
 
     fn offers_group(&self, wanted: u16) -> Option<DhGroup> {
@@ -67,14 +103,20 @@ struct Request<'a> {
 }
 
 /// How a request is refused: a notify, its data, and what the peer did wrong, if anything.
-struct Refusal(NotifyType, Vec<u8>, Option<PeerMisbehaved>);
+pub(super) struct Refusal(pub(super) NotifyType, pub(super) Vec<u8>, pub(super) Option<PeerMisbehaved>);
+
+impl Refusal {
+    /// A refusal that says all by its type, of a request that is in order.
+    pub(super) fn plain(notify: NotifyType) -> Self {
+        Self(notify, Vec::new(), None)
+    }
+}
+
+/// The answer to a request, and what was wrong with the request.
+type Answer = (Vec<Payload>, Result<(), PeerMisbehaved>);
 
 impl IkeSa {
-    pub(super) fn create_child_request(
-        &mut self,
-        pending: &mut PendingChild,
-        _rng: &mut dyn CryptoRng,
-    ) -> Vec<Payload> {
+    pub(super) fn create_child_request(pending: &PendingChild) -> Vec<Payload> {
         let mut payloads = pending.offer.payloads();
         // SA, Ni, [KEi], TSi, TSr: nonce and key go behind the SA.
         let at = payloads.iter().position(|payload| matches!(payload, Payload::Sa(_))).map_or(0, |at| at + 1);
@@ -84,11 +126,15 @@ impl IkeSa {
             between.push(Payload::Ke(KeyExchange { group: key.group().iana(), data }));
         }
         payloads.splice(at..at, between);
+        if let Purpose::Rekey(old) = pending.purpose {
+            payloads.insert(0, Payload::Notify(Notify::rekey_esp(old)));
+        }
         payloads
     }
 
     pub(super) fn finish_create_child(
         &mut self,
+        now: Instant,
         mut pending: PendingChild,
         payloads: &[Payload],
         rng: &mut dyn CryptoRng,
@@ -97,11 +143,11 @@ impl IkeSa {
         if let Some(notify) = find_notify(payloads, NotifyType::InvalidKePayload) {
             let wanted = notify.data_u16().unwrap_or(0);
             let Some(group) = pending.offers_group(wanted) else {
-                self.events.push_back(SaEvent::ChildRefused(NotifyType::InvalidKePayload));
+                self.child_refused(now, &pending, NotifyType::InvalidKePayload, rng);
                 return Err(PeerMisbehaved::GroupNotOffered { group: wanted });
             };
             if pending.retried {
-                self.events.push_back(SaEvent::ChildRefused(NotifyType::InvalidKePayload));
+                self.child_refused(now, &pending, NotifyType::InvalidKePayload, rng);
                 return Err(PeerMisbehaved::InvalidKeLoop);
             }
             pending.retried = true;
@@ -114,26 +160,29 @@ impl IkeSa {
             _ => None,
         });
         if let Some(notify) = refused {
-            self.events.push_back(SaEvent::ChildRefused(notify));
+            self.child_refused(now, &pending, notify, rng);
             return Ok(());
         }
         let spi_in = pending.offer.spi_in;
         match self.accept_child(&pending, payloads) {
-            Ok(child) => {
-                self.children.push(child.clone());
-                self.events.push_back(SaEvent::ChildUp { child: Box::new(child), replaces: None });
+            Ok((child, nonce_r)) => {
+                self.child_agreed(now, &pending, child, &nonce_r);
                 Ok(())
             }
             Err(misbehaved) => {
                 // The peer believes in a CHILD_SA that we cannot use.
-                self.events.push_back(SaEvent::ChildRefused(NotifyType::InvalidSyntax));
+                self.child_refused(now, &pending, NotifyType::InvalidSyntax, rng);
                 tracing::warn!(spi_in, %misbehaved, "the answer to our CHILD_SA request cannot be used");
                 Err(misbehaved)
             }
         }
     }
 
-    fn accept_child(&self, pending: &PendingChild, payloads: &[Payload]) -> Result<ChildSa, PeerMisbehaved> {
+    fn accept_child(
+        &self,
+        pending: &PendingChild,
+        payloads: &[Payload],
+    ) -> Result<(ChildSa, Vec<u8>), PeerMisbehaved> {
         let (suite, _) = pending.offer.choice(payloads)?;
         let nonce = payloads.iter().find_map(|payload| match payload {
             Payload::Nonce(nonce) => Some(nonce.data.as_slice()),
@@ -154,32 +203,60 @@ impl IkeSa {
         };
         let shared_secret = shared_secret.as_ref().map(|secret| secret.as_slice());
         let nonces = (pending.nonce.as_slice(), nonce);
-        pending.offer.accept(payloads, self.prf, &self.sk_d, shared_secret, nonces)
+        let child = pending.offer.accept(payloads, self.prf, &self.sk_d, shared_secret, nonces)?;
+        Ok((child, nonce.to_vec()))
     }
 
-    /// Answers the peer's CREATE_CHILD_SA request: the answer, and what was wrong with the request.
+    /// Answers the peer's CREATE_CHILD_SA request.
     pub(super) fn answer_create_child_sa(
         &mut self,
+        now: Instant,
         payloads: &[Payload],
         rng: &mut dyn CryptoRng,
-    ) -> (Vec<Payload>, Result<(), PeerMisbehaved>) {
-        let request = match Request::sort(payloads) {
-            Ok(request) => request,
-            Err(Refusal(notify, data, misbehaved)) => {
-                return (error_answer(notify, data), misbehaved.map_or(Ok(()), Err));
-            }
+    ) -> Answer {
+        let answered = if asks_for_ike_sa(payloads) {
+            self.answer_rekey_ike(now, payloads, rng)
+        } else {
+            Request::sort(payloads).and_then(|request| self.answer_create_child(now, &request, rng))
         };
-        match self.make_child(&request, rng) {
-            Ok((child, answer)) => {
-                let replaces = request.rekeyed_spi.and_then(|spi_out| self.spi_in_of(spi_out));
-                self.children.push(child.clone());
-                self.events.push_back(SaEvent::ChildUp { child: Box::new(child), replaces });
-                (answer, Ok(()))
-            }
+        match answered {
+            Ok(answer) => (answer, Ok(())),
             Err(Refusal(notify, data, misbehaved)) => {
                 (error_answer(notify, data), misbehaved.map_or(Ok(()), Err))
             }
         }
+    }
+
+    fn answer_create_child(
+        &mut self,
+        now: Instant,
+        request: &Request<'_>,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Vec<Payload>, Refusal> {
+        // RFC 7296 section 2.25.2; what belongs to an IKE_SA that is about to go would be lost with it.
+        if self.is_closing() || self.is_rekeying_ike() {
+            return Err(Refusal::plain(NotifyType::TemporaryFailure));
+        }
+        let old = match request.rekeyed_spi {
+            None => None,
+            Some(spi_out) => {
+                let old = self.spi_in_of(spi_out);
+                Some(old.ok_or_else(|| Refusal::plain(NotifyType::ChildSaNotFound))?)
+            }
+        };
+        if old.is_some_and(|old| self.is_closing_child(old)) {
+            return Err(Refusal::plain(NotifyType::TemporaryFailure));
+        }
+        if self.children.len() >= MAX_CHILDREN {
+            return Err(Refusal::plain(NotifyType::NoAdditionalSas));
+        }
+        let (child, nonce, answer) = self.make_child(request, rng)?;
+        let new = child.spi_in;
+        self.add_child(now, child, old, true);
+        if let Some(old) = old {
+            self.peer_rekeyed(now, old, new, request.nonce.min(&nonce));
+        }
+        Ok(answer)
     }
 
     fn spi_in_of(&self, spi_out: u32) -> Option<u32> {
@@ -190,26 +267,21 @@ impl IkeSa {
         &self,
         request: &Request<'_>,
         rng: &mut dyn CryptoRng,
-    ) -> Result<(ChildSa, Vec<Payload>), Refusal> {
-        if let Some(spi) = request.rekeyed_spi
-            && self.spi_in_of(spi).is_none()
-        {
-            return Err(Refusal(NotifyType::ChildSaNotFound, Vec::new(), None));
-        }
+    ) -> Result<(ChildSa, Vec<u8>, Vec<Payload>), Refusal> {
         if request.mode == Mode::Transport {
             // Not policy here: the peer then gets tunnel mode or nothing (RFC 7296 section 1.3.1).
-            return Err(Refusal(NotifyType::NoProposalChosen, Vec::new(), None));
+            return Err(Refusal::plain(NotifyType::NoProposalChosen));
         }
         let spi_in = random_spi(rng);
         let exchange = ChildExchange::CreateChildSa { ke_group: request.ke.map(|ke| ke.group) };
         let Some((suite, mut proposal)) = select_esp(request.proposals, &self.policy.proposals, exchange)
         else {
-            return Err(Refusal(NotifyType::NoProposalChosen, Vec::new(), None));
+            return Err(Refusal::plain(NotifyType::NoProposalChosen));
         };
         let ts_local = request.ts_r.narrow(&self.policy.ts_local);
         let ts_remote = request.ts_i.narrow(&self.policy.ts_remote);
         if ts_local.selectors.is_empty() || ts_remote.selectors.is_empty() {
-            return Err(Refusal(NotifyType::TsUnacceptable, Vec::new(), None));
+            return Err(Refusal::plain(NotifyType::TsUnacceptable));
         }
         let mut nonce = vec![0; NONCE_LEN];
         rng.fill_bytes(&mut nonce);
@@ -225,12 +297,12 @@ impl IkeSa {
             .map_err(|misbehaved| Refusal(NotifyType::NoProposalChosen, Vec::new(), Some(misbehaved)))?;
         let offered = request.proposals.iter().find(|offered| offered.number == proposal.number);
         let Some(spi_out) = offered.and_then(Proposal::esp_spi) else {
-            return Err(Refusal(NotifyType::NoProposalChosen, Vec::new(), None));
+            return Err(Refusal::plain(NotifyType::NoProposalChosen));
         };
         proposal.spi = spi_in.to_be_bytes().to_vec();
         let mut answer = vec![
             Payload::Sa(SecurityAssociation { proposals: vec![proposal] }),
-            Payload::Nonce(Nonce { data: nonce }),
+            Payload::Nonce(Nonce { data: nonce.clone() }),
         ];
         answer.extend(
             key.map(|key| {
@@ -240,7 +312,8 @@ impl IkeSa {
         answer.extend([Payload::TsI(ts_remote.clone()), Payload::TsR(ts_local.clone())]);
         let (keys_in, keys_out) = ChildSa::split_keys(keys, false);
         let mode = request.mode;
-        Ok((ChildSa { spi_in, spi_out, suite, keys_in, keys_out, mode, ts_local, ts_remote }, answer))
+        let child = ChildSa { spi_in, spi_out, suite, keys_in, keys_out, mode, ts_local, ts_remote };
+        Ok((child, nonce, answer))
     }
 }
 
@@ -265,10 +338,6 @@ impl<'a> Request<'a> {
             }
         }
         let sa = sa.ok_or_else(|| missing("the SA payload"))?;
-        if sa.proposals.first().is_some_and(|proposal| proposal.protocol == Protocol::Ike) {
-            // The IKE_SA cannot be rekeyed yet: the peer keeps the old one and may ask again (RFC 7296 section 2.25).
-            return Err(Refusal(NotifyType::TemporaryFailure, Vec::new(), None));
-        }
         Ok(Self {
             proposals: &sa.proposals,
             nonce: nonce.ok_or_else(|| missing("the Nonce payload"))?,
@@ -281,6 +350,13 @@ impl<'a> Request<'a> {
     }
 }
 
+fn asks_for_ike_sa(payloads: &[Payload]) -> bool {
+    let is_ike = |sa: &SecurityAssociation| {
+        sa.proposals.first().is_some_and(|proposal| proposal.protocol == Protocol::Ike)
+    };
+    payloads.iter().any(|payload| matches!(payload, Payload::Sa(sa) if is_ike(sa)))
+}
+
 fn rekeyed(notify: &Notify) -> Result<u32, Refusal> {
     let esp = notify.protocol == u8::from(Protocol::Esp);
     notify.esp_spi().filter(|_| esp).ok_or_else(|| {
@@ -289,20 +365,20 @@ fn rekeyed(notify: &Notify) -> Result<u32, Refusal> {
     })
 }
 
-fn missing(what: &'static str) -> Refusal {
+pub(super) fn missing(what: &'static str) -> Refusal {
     Refusal(NotifyType::InvalidSyntax, Vec::new(), Some(PeerMisbehaved::MissingPayload { what }))
 }
 
-fn find_ke(payloads: &[Payload]) -> Option<&KeyExchange> {
+pub(super) fn find_ke(payloads: &[Payload]) -> Option<&KeyExchange> {
     payloads.iter().find_map(|payload| match payload {
         Payload::Ke(ke) => Some(ke),
         _ => None,
     })
 }
 
-type SharedSecret = zeroize::Zeroizing<Vec<u8>>;
+pub(super) type SharedSecret = zeroize::Zeroizing<Vec<u8>>;
 
-fn agree(
+pub(super) fn agree(
     group: u16,
     ke: Option<&KeyExchange>,
     rng: &mut dyn CryptoRng,

@@ -23,7 +23,7 @@ impl IkeSa {
                         self.finish(CloseReason::DeletedByPeer);
                         return (Vec::new(), Ok(()));
                     }
-                    Protocol::Esp => self.delete_for_peer(&delete.spis, &mut deleted),
+                    Protocol::Esp => self.delete_for_peer(now, &delete.spis, &mut deleted),
                     Protocol::Ah | Protocol::Other(_) => {
                         outcome = Err(PeerMisbehaved::DeleteProtocol { protocol: delete.protocol.into() });
                     }
@@ -42,14 +42,14 @@ impl IkeSa {
 
     /// The peer names its own inbound SPIs, which are our outbound ones; the answer names ours, except for those that
     /// we are deleting ourselves at this moment (RFC 7296 section 1.4.1).
-    fn delete_for_peer(&mut self, spis: &[u32], deleted: &mut Vec<u32>) {
+    fn delete_for_peer(&mut self, now: Instant, spis: &[u32], deleted: &mut Vec<u32>) {
         for spi_out in spis {
             let found = self.children.iter().find(|child| child.spi_out == *spi_out);
             let Some(spi_in) = found.map(|child| child.spi_in) else { continue };
             if !self.is_deleting_child(spi_in) {
                 deleted.push(spi_in);
             }
-            self.remove_child(spi_in);
+            self.remove_child(now, spi_in);
         }
     }
 

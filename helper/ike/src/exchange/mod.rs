@@ -5,6 +5,8 @@
 //! - [`create_child_sa`], [`informational`]: the exchanges on it.
 //! - [`liveness`]: is the peer still there?
 //! - [`mobike`]: ends that move.
+//! - [`lifetime`], `renewal`: when it and its CHILD_SAs are renewed, and how old ones go.
+//! - `rekey_child`, [`rekey_ike`]: how they are renewed.
 //! - [`protect`], [`fragment`]: the Encrypted payload around messages, whole or in fragments.
 //! - [`retransmit`]: requests repeated, answers remembered.
 
@@ -14,10 +16,14 @@ pub mod create_child_sa;
 pub mod fragment;
 pub mod informational;
 pub mod initiator;
+pub mod lifetime;
 pub mod liveness;
 pub mod mobike;
 pub mod nat;
 pub mod protect;
+mod rekey_child;
+pub mod rekey_ike;
+mod renewal;
 pub mod retransmit;
 pub mod sa;
 
@@ -76,6 +82,16 @@ pub struct IkeSpis {
     pub initiator: u64,
     /// The responder's; zero before it has answered.
     pub responder: u64,
+}
+
+impl IkeSpis {
+    /// The SPIs that a datagram names, when it is long enough for a header.
+    #[must_use]
+    pub fn of(datagram: &[u8]) -> Option<Self> {
+        let (initiator, rest) = datagram.split_first_chunk()?;
+        let (responder, _) = rest.split_first_chunk()?;
+        Some(Self { initiator: u64::from_be_bytes(*initiator), responder: u64::from_be_bytes(*responder) })
+    }
 }
 
 impl fmt::Debug for IkeSpis {

@@ -12,15 +12,18 @@ use zeroize::Zeroizing;
 
 use super::child::ChildSa;
 use super::create_child_sa::{ChildPolicy, PendingChild};
+use super::lifetime::Lifetimes;
 use super::liveness::Stall;
 use super::mobike::{MobikeTask, Mobility, Travelled};
 use super::nat::NatSituation;
 use super::protect::{Opened, Protection};
+use super::rekey_ike::{PendingIke, Successor};
+use super::renewal::Renewal;
 use super::retransmit::{Arrival, Due, Outstanding, ResponseWindow, RetransmitPolicy};
 use super::{IkeSpis, Path, Role, Transmit};
 use crate::crypto::Prf;
 use crate::error::PeerMisbehaved;
-use crate::proposal::ChosenIke;
+use crate::proposal::{ChosenIke, IkeProposal};
 use crate::time::Instant;
 use crate::wire::{ExchangeType, Flags, Header, Identification, Message, NotifyType, Payload};
 
@@ -59,6 +62,10 @@ pub struct SaParams {
     pub peer_id: Identification,
     /// Where NATs are.
     pub nat: NatSituation,
+    /// What an IKE_SA that takes this one's place may be.
+    pub ike_proposals: Vec<IkeProposal>,
+    /// When the IKE_SA and its CHILD_SAs are renewed.
+    pub lifetimes: Lifetimes,
     /// What CHILD_SAs may be.
     pub policy: ChildPolicy,
     /// The first CHILD_SA, unless there is none.
@@ -82,17 +89,24 @@ pub enum CloseReason {
     Fatal(NotifyType),
     /// The peer's answer brought another COOKIE2 than was sent (RFC 4555 section 3.7).
     CookieMismatch,
+    /// It was not renewed before its end.
+    Expired,
 }
 
 /// What the owner of an IKE_SA has to know.
 #[derive(Debug)]
 pub enum SaEvent {
-    /// A CHILD_SA to install; it takes the place of the one with the inbound SPI `replaces`.
+    /// A CHILD_SA to install for receiving; it takes the place of the one with the inbound SPI `replaces`.
     ChildUp {
         /// The new one.
         child: Box<ChildSa>,
         /// The inbound SPI of the one that it replaces.
         replaces: Option<u32>,
+    },
+    /// Send with this CHILD_SA, by our SPI, from now on.
+    ChildCarries {
+        /// Our SPI of it.
+        spi_in: u32,
     },
     /// A CHILD_SA to remove.
     ChildDown {
@@ -103,6 +117,14 @@ pub enum SaEvent {
     },
     /// The peer refused a CHILD_SA that we asked for.
     ChildRefused(NotifyType),
+    /// The peer refused to renew a CHILD_SA; what is there goes on until its hard limit.
+    RekeyRefused(NotifyType),
+    /// The peer refused to renew the IKE_SA, which goes on until its hard limit.
+    IkeRekeyRefused(NotifyType),
+    /// A new IKE_SA takes this one's place and has its CHILD_SAs. This one is only kept until it says [`Self::Closed`].
+    Rekeyed(Box<Successor>),
+    /// Both ends rekeyed the IKE_SA at once: this one is not needed, and only kept until it says [`Self::Closed`].
+    Redundant(Box<IkeSa>),
     /// CHILD_SAs send by this path from now on: the peer moved, or we did and the peer has answered.
     PathChanged(Path),
     /// A tested path works.
@@ -126,8 +148,10 @@ pub(super) enum Task {
     DeleteChildren(Vec<u32>),
     /// Delete the IKE_SA.
     DeleteIke,
-    /// A further CHILD_SA.
+    /// A further CHILD_SA, or one in the place of another.
     CreateChild(Box<PendingChild>),
+    /// An IKE_SA in the place of this one.
+    RekeyIke(Box<PendingIke>),
     /// Something of RFC 4555.
     Mobike(MobikeTask),
 }
@@ -142,7 +166,10 @@ pub(super) struct InFlight {
 
 /// An established IKE_SA.
 pub struct IkeSa {
+    /// Who began the first IKE_SA of this line, whatever was rekeyed since (RFC 4555 section 2.1).
     pub(super) role: Role,
+    /// Who began the exchange that made this one: its flags and keys go by that (RFC 7296 section 2.18).
+    pub(super) sa_role: Role,
     pub(super) spis: IkeSpis,
     pub(super) path: Path,
     pub(super) suite: ChosenIke,
@@ -152,10 +179,11 @@ pub struct IkeSa {
     next_request: u32,
     window: ResponseWindow,
     pub(super) features: Features,
-    peer_id: Identification,
+    pub(super) peer_id: Identification,
     pub(super) nat: NatSituation,
     pub(super) policy: ChildPolicy,
     pub(super) children: Vec<ChildSa>,
+    pub(super) renewal: Renewal,
     pub(super) dpd: Option<Duration>,
     pub(super) mobility: Mobility,
     pub(super) last_inbound: Instant,
@@ -181,8 +209,12 @@ impl IkeSa {
     /// Takes over from the initial exchanges.
     #[must_use]
     pub fn new(now: Instant, params: SaParams) -> Self {
+        let own_spi = own_spi(params.role, params.spis);
+        let renewal =
+            Renewal::new(now, own_spi, params.lifetimes, params.ike_proposals, params.child.as_ref());
         Self {
             role: params.role,
+            sa_role: params.role,
             spis: params.spis,
             path: params.path,
             suite: params.suite,
@@ -196,6 +228,7 @@ impl IkeSa {
             nat: params.nat,
             policy: params.policy,
             children: params.child.into_iter().collect(),
+            renewal,
             dpd: params.dpd,
             mobility: params.mobility,
             last_inbound: now,
@@ -212,6 +245,12 @@ impl IkeSa {
     #[must_use]
     pub fn spis(&self) -> IkeSpis {
         self.spis
+    }
+
+    /// The one of its SPIs that we chose.
+    #[must_use]
+    pub fn own_spi(&self) -> u64 {
+        own_spi(self.sa_role, self.spis)
     }
 
     /// The path it uses.
@@ -272,11 +311,12 @@ impl IkeSa {
         if self.closed {
             return None;
         }
-        match &self.in_flight {
+        let own = match &self.in_flight {
             Some(in_flight) => Some(in_flight.outstanding.timeout()),
             None if !self.tasks.is_empty() => Some(Instant::ZERO),
             None => self.liveness_due(),
-        }
+        };
+        [own, self.next_renewal()].into_iter().flatten().min()
     }
 
     /// Asks for a further CHILD_SA; the outcome is [`SaEvent::ChildUp`] or [`SaEvent::ChildRefused`].
@@ -310,6 +350,7 @@ impl IkeSa {
         if self.closed {
             return;
         }
+        self.renew_due(now, rng);
         if let Some(in_flight) = &mut self.in_flight {
             match in_flight.outstanding.poll(now) {
                 Due::NotYet => {}
@@ -324,7 +365,7 @@ impl IkeSa {
                     }
                     let Some(in_flight) = &self.in_flight else { return };
                     let ours = matches!(in_flight.task, Task::DeleteIke);
-                    self.finish(if ours { CloseReason::Deleted } else { CloseReason::PeerDead });
+                    self.finish(if ours { self.renewal.farewell() } else { CloseReason::PeerDead });
                     return;
                 }
             }
@@ -354,7 +395,7 @@ impl IkeSa {
         if (header.spi_i, header.spi_r) != (self.spis.initiator, self.spis.responder) {
             return Err(PeerMisbehaved::WrongSpi);
         }
-        if header.flags.initiator != (self.role == Role::Responder) {
+        if header.flags.initiator != (self.sa_role == Role::Responder) {
             return Err(PeerMisbehaved::WrongDirection);
         }
         let Some(encrypted) = parsed.encrypted else {
@@ -400,7 +441,7 @@ impl IkeSa {
         let (answer, outcome) = match opened.payloads() {
             Ok(payloads) => match header.exchange {
                 ExchangeType::Informational => self.answer_informational(now, path, &payloads),
-                ExchangeType::CreateChildSa => self.answer_create_child_sa(&payloads, rng),
+                ExchangeType::CreateChildSa => self.answer_create_child_sa(now, &payloads, rng),
                 ExchangeType::IkeSaInit | ExchangeType::IkeAuth | ExchangeType::Other(_) => {
                     let answer = error_answer(NotifyType::InvalidSyntax, Vec::new());
                     (answer, Err(PeerMisbehaved::WrongExchange { exchange: header.exchange }))
@@ -437,7 +478,7 @@ impl IkeSa {
         let Some(InFlight { task, path: last, rerouted, .. }) = self.in_flight.take() else { return Ok(()) };
         let travelled = Travelled { path: last, rerouted, answer: path };
         let outcome = match opened.payloads() {
-            Ok(payloads) => self.finish_task(task, travelled, header.exchange, &payloads, rng),
+            Ok(payloads) => self.finish_task(now, task, travelled, header.exchange, &payloads, rng),
             Err(wire) => Err(wire.into()),
         };
         // An authenticated answer that cannot be read leaves the two ends with different ideas of what exists.
@@ -453,6 +494,7 @@ impl IkeSa {
 
     fn finish_task(
         &mut self,
+        now: Instant,
         task: Task,
         travelled: Travelled,
         exchange: ExchangeType,
@@ -470,20 +512,19 @@ impl IkeSa {
             Task::DeleteChildren(spis) => {
                 self.fatal_notify(payloads)?;
                 for spi_in in spis {
-                    self.remove_child(spi_in);
+                    self.remove_child(now, spi_in);
                 }
                 Ok(())
             }
             Task::DeleteIke => {
-                self.finish(CloseReason::Deleted);
+                self.finish(self.renewal.farewell());
                 Ok(())
             }
-            Task::CreateChild(pending) => {
-                if exchange != ExchangeType::CreateChildSa {
-                    return Err(PeerMisbehaved::WrongExchange { exchange });
-                }
-                self.finish_create_child(*pending, payloads, rng)
+            Task::CreateChild(_) | Task::RekeyIke(_) if exchange != ExchangeType::CreateChildSa => {
+                Err(PeerMisbehaved::WrongExchange { exchange })
             }
+            Task::CreateChild(pending) => self.finish_create_child(now, *pending, payloads, rng),
+            Task::RekeyIke(pending) => self.finish_rekey_ike(now, *pending, payloads, rng),
         }
     }
 
@@ -523,11 +564,13 @@ impl IkeSa {
                 }
                 Task::DeleteIke => {
                     let delete = Payload::Delete(crate::wire::Delete::ike());
-                    (ExchangeType::Informational, vec![delete], RetransmitPolicy::FAREWELL)
+                    (ExchangeType::Informational, vec![delete], self.renewal.farewell_policy())
                 }
                 Task::CreateChild(pending) => {
-                    let request = self.create_child_request(pending, rng);
-                    (ExchangeType::CreateChildSa, request, patience)
+                    if !self.is_wanted(pending) {
+                        continue;
+                    }
+                    (ExchangeType::CreateChildSa, Self::create_child_request(pending), patience)
                 }
                 Task::Mobike(task) => {
                     let policy = task.patience().unwrap_or(patience);
@@ -535,6 +578,7 @@ impl IkeSa {
                     (path, request) = self.mobike_request(task, rng);
                     (ExchangeType::Informational, request, policy)
                 }
+                Task::RekeyIke(pending) => (ExchangeType::CreateChildSa, pending.request(), patience),
             };
             let header = Header {
                 spi_i: self.spis.initiator,
@@ -557,14 +601,7 @@ impl IkeSa {
     }
 
     fn flags(&self, response: bool) -> Flags {
-        Flags { initiator: self.role == Role::Initiator, response, version: false }
-    }
-
-    pub(super) fn remove_child(&mut self, spi_in: u32) -> Option<ChildSa> {
-        let at = self.children.iter().position(|child| child.spi_in == spi_in)?;
-        let child = self.children.remove(at);
-        self.events.push_back(SaEvent::ChildDown { spi_in: child.spi_in, spi_out: child.spi_out });
-        Some(child)
+        Flags { initiator: self.sa_role == Role::Initiator, response, version: false }
     }
 
     /// Whether a DELETE for this CHILD_SA is under way from our side.
@@ -575,13 +612,19 @@ impl IkeSa {
     }
 
     pub(super) fn finish(&mut self, reason: CloseReason) {
-        while let Some(child) = self.children.first().map(|child| child.spi_in) {
-            self.remove_child(child);
-        }
+        self.settle_rekey_before_end(reason);
+        self.drop_children();
         self.closed = true;
         self.in_flight = None;
         self.tasks.clear();
         self.events.push_back(SaEvent::Closed(reason));
+    }
+}
+
+fn own_spi(role: Role, spis: IkeSpis) -> u64 {
+    match role {
+        Role::Initiator => spis.initiator,
+        Role::Responder => spis.responder,
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use rand_core::CryptoRng;
 use ropewalk_ike::exchange::config::LocalAuth;
 use ropewalk_ike::exchange::initiator::{Established, InnerConfig};
+use ropewalk_ike::exchange::rekey_ike::Successor;
 use ropewalk_ike::exchange::sa::{CloseReason, IkeSa, SaEvent};
 use ropewalk_ike::time::Instant;
 
@@ -86,14 +87,27 @@ impl Session {
         let (State::Connected(sa) | State::Closing(sa)) = &mut self.state else { return };
         let path = sa.path();
         self.transmits.extend(std::iter::from_fn(|| sa.poll_transmit()));
-        let (mut closed, mut moves) = (None, Vec::new());
+        let (mut closed, mut refused, mut moves) = (None, None, Vec::new());
         while let Some(event) = sa.poll_event() {
             match event {
                 SaEvent::ChildUp { child, replaces: _ } => {
-                    let spi_in = child.spi_in;
                     self.commands.push_back(Command::InstallChild(child));
+                }
+                SaEvent::ChildCarries { spi_in } => {
                     self.commands.push_back(Command::SendWith { spi_in, path });
                 }
+                SaEvent::Rekeyed(successor) => {
+                    let Successor { sa: new, keys } = *successor;
+                    if self.config.log_keys {
+                        let (spis, suite) = (new.spis(), *new.suite());
+                        self.commands.push_back(Command::LogIkeKeys { spis, suite, keys: Box::new(keys) });
+                    }
+                    let old = std::mem::replace(&mut **sa, new);
+                    self.fading.add(old);
+                }
+                SaEvent::Redundant(redundant) => self.fading.add(*redundant),
+                SaEvent::RekeyRefused(notify) => refused = Some((notify, false)),
+                SaEvent::IkeRekeyRefused(notify) => refused = Some((notify, true)),
                 SaEvent::ChildDown { spi_in, spi_out: _ } => {
                     self.commands.push_back(Command::RemoveChild(spi_in));
                 }
@@ -105,6 +119,12 @@ impl Session {
                 | SaEvent::PeerAddresses) => moves.push(event),
                 SaEvent::Closed(reason) => closed = Some(reason),
             }
+        }
+        self.transmits.extend(self.fading.drain());
+        match refused {
+            Some((notify, true)) => self.ike_rekey_refused(notify),
+            Some((notify, false)) => self.rekey_refused(notify),
+            None => {}
         }
         for event in &moves {
             self.roaming_event(now, event, rng);
@@ -132,6 +152,7 @@ impl Session {
     /// The connection is gone, the intent is not: another try, the first one at once but for the jitter.
     pub(super) fn lost(&mut self, now: Instant, error: Explanation, rng: &mut dyn CryptoRng) {
         self.error = Some(error);
+        self.fading.clear();
         self.close_path();
         if self.forget_roaming() {
             self.begin_again();
@@ -160,6 +181,7 @@ impl Session {
     }
 
     pub(super) fn go_idle(&mut self) {
+        self.fading.clear();
         self.close_path();
         self.state = State::Idle;
         self.forget_roaming();
@@ -187,6 +209,7 @@ fn explain_close(reason: CloseReason) -> Explanation {
         CloseReason::PeerDead => "The gateway stopped answering.".to_owned(),
         CloseReason::CookieMismatch => "The gateway failed the check of its address (COOKIE2).".to_owned(),
         CloseReason::Deleted => "The connection was closed.".to_owned(),
+        CloseReason::Expired => "The connection could not be renewed in time.".to_owned(),
         CloseReason::Fatal(notify) => format!("The gateway reported a fatal error ({notify})."),
     };
     let cause = if reason == CloseReason::PeerDead { Cause::Unreachable } else { Cause::Failed };

@@ -294,8 +294,8 @@ impl Session {
         let State::Connected(sa) = &mut self.state else { return };
         match event {
             SaEvent::PathChanged(path) => {
-                if let Some(child) = sa.children().last() {
-                    self.commands.push_back(Command::SendWith { spi_in: child.spi_in, path: *path });
+                if let Some(spi_in) = sa.carrying() {
+                    self.commands.push_back(Command::SendWith { spi_in, path: *path });
                 }
                 self.arrived(*path);
             }
@@ -330,8 +330,13 @@ impl Session {
                 }
             }
             SaEvent::ChildUp { .. }
+            | SaEvent::ChildCarries { .. }
             | SaEvent::ChildDown { .. }
             | SaEvent::ChildRefused(_)
+            | SaEvent::RekeyRefused(_)
+            | SaEvent::IkeRekeyRefused(_)
+            | SaEvent::Rekeyed(_)
+            | SaEvent::Redundant(_)
             | SaEvent::Closed(_) => {}
         }
     }

@@ -10,6 +10,7 @@ use anyhow::{Context, ensure};
 use ipnet::IpNet;
 use ropewalk_gateway::{CookiePolicy, Psk, Settings, User};
 use ropewalk_ike::auth::{ClientCertificate, TrustAnchors};
+use ropewalk_ike::exchange::lifetime::Lifetimes;
 use ropewalk_ike::proposal::{parse_esp_list, parse_ike_list};
 use ropewalk_ike::wire::Identification;
 use serde::Deserialize;
@@ -142,6 +143,9 @@ struct Options {
     force_encapsulation: bool,
     unique: bool,
     dpd: u64,
+    ike_rekey: u64,
+    child_rekey: u64,
+    child_rekey_bytes: u64,
 }
 
 impl Default for Options {
@@ -153,6 +157,9 @@ impl Default for Options {
             force_encapsulation: false,
             unique: true,
             dpd: 60,
+            ike_rekey: 0,
+            child_rekey: 0,
+            child_rekey_bytes: 0,
         }
     }
 }
@@ -231,6 +238,10 @@ impl Config {
         settings.force_encapsulation = self.options.force_encapsulation;
         settings.unique = self.options.unique;
         settings.dpd = (self.options.dpd > 0).then(|| Duration::from_secs(self.options.dpd));
+        let seconds = |seconds: u64| (seconds > 0).then(|| Duration::from_secs(seconds));
+        let (ike, child) = (seconds(self.options.ike_rekey), seconds(self.options.child_rekey));
+        let bytes = self.options.child_rekey_bytes;
+        settings.lifetimes = Lifetimes { ike, child, child_octets: (bytes > 0).then_some(bytes) };
         settings.log_keys = self.key_log.is_some();
         Ok(settings)
     }

@@ -33,6 +33,11 @@ pub enum Order<'a> {
     Stats,
     /// End the connections of a client.
     Disconnect(&'a str),
+    /// Renew all clients' CHILD_SAs, or their IKE_SAs.
+    Rekey {
+        /// The IKE_SAs.
+        ike: bool,
+    },
     /// Something else.
     Unknown,
 }
@@ -140,6 +145,8 @@ fn order(line: &str) -> Order<'_> {
     match line.trim().split_once(' ') {
         None if line.trim() == "list" => Order::List,
         None if line.trim() == "stats" => Order::Stats,
+        Some(("rekey", "child")) => Order::Rekey { ike: false },
+        Some(("rekey", "ike")) => Order::Rekey { ike: true },
         Some(("disconnect", name)) => Order::Disconnect(name.trim()),
         None | Some(_) => Order::Unknown,
     }
@@ -154,6 +161,7 @@ mod tests {
         assert_eq!(order("list\n"), Order::List);
         assert_eq!(order("stats"), Order::Stats);
         assert_eq!(order("disconnect CN=Alice Adams\n"), Order::Disconnect("CN=Alice Adams"));
+        assert_eq!(order("rekey ike\n"), Order::Rekey { ike: true });
         assert_eq!(order("disconnect"), Order::Unknown);
         assert_eq!(order(""), Order::Unknown);
     }

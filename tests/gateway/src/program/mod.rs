@@ -29,7 +29,7 @@ use ropewalk_ike::time::{Instant, UnixTime};
 pub use self::config::Config;
 use self::control::{Control, Order};
 use self::host::Host;
-use self::plane::Plane;
+use self::plane::{Plane, Traffic};
 
 /// How long clients may take to confirm the farewell.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -92,11 +92,15 @@ impl Program {
                 self.handle_pump(now, event)?;
                 self.drain(now);
             }
-            if self.gateway.poll_timeout().is_some_and(|at| at <= now) {
-                // Who sends ESP is alive and need not be asked.
-                for (spi_in, at) in self.plane.last_inbound() {
+            // Who sends ESP is alive and need not be asked; who receives by a new CHILD_SA has it.
+            for traffic in self.plane.traffic() {
+                let Traffic { spi_in, last, received, sent } = traffic;
+                if let Some(at) = last {
                     self.gateway.note_inbound(spi_in, at);
                 }
+                self.gateway.note_traffic(now, spi_in, received, sent);
+            }
+            if self.gateway.poll_timeout().is_some_and(|at| at <= now) {
                 self.gateway.handle_timeout(now, &mut self.rng);
             }
             while let Ok(Some(info)) = self.signals.read_signal() {
@@ -152,7 +156,8 @@ impl Program {
             Event::PathMtu { remote, mtu, .. } => self.plane.path_mtu(remote, mtu),
             Event::Failed { reason } => anyhow::bail!("the packet pump ended: {reason}"),
             Event::SequenceLow { spi, remaining } => {
-                tracing::warn!(spi = format_args!("{spi:08x}"), remaining, "sequence numbers run low");
+                tracing::info!(spi = format_args!("{spi:08x}"), remaining, "sequence numbers run low");
+                self.gateway.sequence_low(now, spi, &mut self.rng);
             }
             Event::UnknownSpi { spi, remote, .. } => {
                 tracing::debug!(spi = format_args!("{spi:08x}"), %remote, "ESP for no CHILD_SA");
@@ -182,6 +187,7 @@ impl Program {
                         self.gateway.delete_child(now, client, spi_in, &mut self.rng);
                     }
                 }
+                GatewayEvent::ChildCarries { client: _, spi_in } => self.plane.carry(spi_in),
                 GatewayEvent::ChildDown { client: _, spi_in } => self.plane.remove(spi_in),
                 GatewayEvent::PathChanged { client, path } => self.plane.follow(client, path),
                 GatewayEvent::ClientUp { .. } | GatewayEvent::ClientGone { .. } => {}
@@ -202,7 +208,12 @@ impl Program {
                     let count = self.gateway.disconnect(now, name, &mut self.rng);
                     serde_json::json!({ "disconnected": count })
                 }
-                Order::Unknown => serde_json::json!({ "error": "known: list, stats, disconnect NAME" }),
+                Order::Rekey { ike } => {
+                    serde_json::json!({ "rekeying": self.gateway.rekey_all(now, ike, &mut self.rng) })
+                }
+                Order::Unknown => {
+                    serde_json::json!({ "error": "known: list, stats, disconnect NAME, rekey child, rekey ike" })
+                }
             };
             question.answer(&answer);
         }

@@ -37,8 +37,20 @@ struct Child {
     outbound: OutboundHandle,
     prefixes: Vec<IpNet>,
     path: Path,
-    /// Later ones carry.
+    /// The one that was last told to carry does.
     order: u64,
+}
+
+/// What went through a CHILD_SA.
+pub struct Traffic {
+    /// Our SPI of it.
+    pub spi_in: u32,
+    /// When something authentic came in last.
+    pub last: Option<Instant>,
+    /// Octets of inner packets received.
+    pub received: u64,
+    /// And sent.
+    pub sent: u64,
 }
 
 /// The data plane.
@@ -48,7 +60,7 @@ pub struct Plane {
     children: BTreeMap<u32, Child>,
     path_mtus: BTreeMap<IpAddr, u16>,
     largest: u16,
-    installed: u64,
+    carried: u64,
 }
 
 impl Plane {
@@ -80,7 +92,7 @@ impl Plane {
         }
         let largest = config.tunnel.mtu;
         let (children, path_mtus) = (BTreeMap::new(), BTreeMap::new());
-        Ok((Self { pump, sockets, children, path_mtus, largest, installed: 0 }, events))
+        Ok((Self { pump, sockets, children, path_mtus, largest, carried: 0 }, events))
     }
 
     /// Where it listens.
@@ -123,14 +135,23 @@ impl Plane {
         })?;
         let prefixes = child.ts_remote.selectors.iter().flat_map(|selector| selector.prefixes());
         let prefixes = prefixes.filter_map(|(address, length)| IpNet::new(address, length).ok()).collect();
-        self.installed += 1;
         let outbound = OutboundHandle::new(outbound);
-        let order = self.installed;
-        let child = Child { client, suite, inbound, outbound, prefixes, path, order };
-        self.route(&child);
+        let child = Child { client, suite, inbound, outbound, prefixes, path, order: 0 };
         self.children.insert(child.inbound.spi(), child);
         self.fit_mtu();
         Ok(())
+    }
+
+    /// Sends with this CHILD_SA from now on.
+    pub fn carry(&mut self, spi_in: u32) {
+        self.carried += 1;
+        let order = self.carried;
+        if let Some(child) = self.children.get_mut(&spi_in) {
+            child.order = order;
+        }
+        if let Some(child) = self.children.get(&spi_in) {
+            self.route(child);
+        }
     }
 
     /// Takes a CHILD_SA out; if its client has another one, packets go by that.
@@ -172,12 +193,14 @@ impl Plane {
         self.fit_mtu();
     }
 
-    /// When each CHILD_SA last received something authentic.
-    pub fn last_inbound(&self) -> impl Iterator<Item = (u32, Instant)> {
+    /// When each CHILD_SA last received something authentic, and what it received and sent.
+    pub fn traffic(&self) -> Vec<Traffic> {
         let of = |(spi_in, child): (&u32, &Child)| {
-            Some((*spi_in, Instant::from_start(child.inbound.counters().last?)))
+            let (inbound, outbound) = (child.inbound.counters(), child.outbound.counters());
+            let last = inbound.last.map(Instant::from_start);
+            Traffic { spi_in: *spi_in, last, received: inbound.bytes, sent: outbound.bytes }
         };
-        self.children.iter().filter_map(of)
+        self.children.iter().map(of).collect()
     }
 
     /// Octets that a client's CHILD_SAs received and sent.

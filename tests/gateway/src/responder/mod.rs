@@ -266,6 +266,8 @@ impl HalfOpen {
                 features,
                 peer_id,
                 nat,
+                ike_proposals: desk.settings.ike_proposals.clone(),
+                lifetimes: desk.settings.lifetimes,
                 policy: grant.policy,
                 child: grant.child,
                 dpd: desk.settings.dpd,

@@ -489,6 +489,8 @@ impl AuthSent {
                 features: negotiated.features,
                 peer_id: proven.gateway_id,
                 nat: negotiated.nat,
+                ike_proposals: config.ike_proposals.clone(),
+                lifetimes: config.lifetimes,
                 policy: ChildPolicy {
                     proposals: config.esp_proposals.clone(),
                     ts_local: child.ts_local.clone(),

@@ -43,6 +43,7 @@ pub(super) fn config() -> InitiatorConfig {
         mobike: true,
         own_addresses: None,
         dpd: None,
+        lifetimes: Lifetimes::default(),
         wall_clock: UnixTime(1_800_000_000),
     }
 }

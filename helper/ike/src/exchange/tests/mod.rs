@@ -8,6 +8,9 @@ mod forms;
 mod initial;
 mod misbehaviour;
 mod mobike;
+mod rekey;
+mod rekey_child;
+mod rekey_ike;
 
 use std::time::Duration;
 
@@ -16,6 +19,7 @@ use rand_chacha::rand_core::SeedableRng;
 
 use super::child::{ChildSa, DirectionKeys, Mode};
 use super::create_child_sa::ChildPolicy;
+use super::lifetime::Lifetimes;
 use super::mobike::{Mobility, MovePolicy};
 use super::nat::NatSituation;
 use super::protect::Protection;
@@ -25,7 +29,7 @@ use super::{IkeSpis, Path, Role};
 use crate::crypto::keys::KeyInputs;
 use crate::crypto::{IkeCipher, IkeKeys, Prf};
 use crate::error::PeerMisbehaved;
-use crate::proposal::{ChosenEsp, ChosenIke, EspProposal};
+use crate::proposal::{ChosenEsp, ChosenIke, EspProposal, IkeProposal};
 use crate::time::Instant;
 use crate::wire::{ExchangeType, Flags, Header, Identification, Payload, TrafficSelector, TrafficSelectors};
 use zeroize::Zeroizing;
@@ -102,6 +106,8 @@ fn one_end(now: Instant, role: Role, esp: &str) -> IkeSa {
             features: Features { fragmentation: true, mobike: true },
             peer_id: Identification::fqdn("peer.example"),
             nat: NatSituation::default(),
+            ike_proposals: vec!["aes256gcm16-prfsha256-x25519".parse::<IkeProposal>().unwrap()],
+            lifetimes: Lifetimes::default(),
             policy: policy(role, esp),
             child: Some(first_child(role)),
             dpd: (role == Role::Initiator).then_some(DPD),

@@ -1,0 +1,60 @@
+//! What the data path tells of CHILD_SAs so that they are renewed in time, and what becomes of a renewal that is refused.
+//!
+//! The IKE_SA renews itself and its CHILD_SAs; this is the rest of it. A gateway that refuses goes on refusing, mostly
+//! because it wants another key exchange method. The connection then lives on by logging in anew before the old SAs
+//! end: the first CHILD_SA of an IKE_SA has no key exchange of its own.
+
+use rand_core::CryptoRng;
+use ropewalk_ike::time::Instant;
+use ropewalk_ike::wire::NotifyType;
+
+use super::{Session, State};
+
+impl Session {
+    /// The CHILD_SA with our SPI `spi_in` has received and sent so many octets of inner packets so far.
+    pub fn note_traffic(
+        &mut self,
+        now: Instant,
+        spi_in: u32,
+        received: u64,
+        sent: u64,
+        rng: &mut dyn CryptoRng,
+    ) {
+        if let State::Connected(sa) = &mut self.state {
+            sa.note_traffic(now, spi_in, received, sent);
+            self.drain_sa(now, rng);
+        }
+    }
+
+    /// The sequence numbers of the CHILD_SA with the gateway's SPI `spi_out` run low: it is renewed now.
+    pub fn sequence_low(&mut self, now: Instant, spi_out: u32, rng: &mut dyn CryptoRng) {
+        if let State::Connected(sa) = &mut self.state
+            && let Some(child) = sa.children().iter().find(|child| child.spi_out == spi_out)
+        {
+            let spi_in = child.spi_in;
+            sa.rekey_child(now, spi_in, rng);
+            self.drain_sa(now, rng);
+        }
+    }
+
+    pub(super) fn rekey_refused(&mut self, notify: NotifyType) {
+        let esp = &self.config.initiator.esp_proposals;
+        let with_group = esp.iter().any(|proposal| !proposal.groups().is_empty());
+        let hint = match notify {
+            NotifyType::NoProposalChosen | NotifyType::InvalidKePayload if with_group => {
+                "the gateway accepts no key exchange method of the profile's `crypto.esp`: leave it out \
+                 (aes256gcm16 instead of aes256gcm16-x25519), or name the gateway's"
+            }
+            NotifyType::NoProposalChosen | NotifyType::InvalidKePayload => {
+                "the gateway may want a key exchange method in the profile's `crypto.esp`, as in \
+                 aes256gcm16-x25519"
+            }
+            _ => "see the gateway's log",
+        };
+        tracing::warn!(%notify, hint, "the gateway refuses to renew the CHILD_SA; logging in anew instead");
+    }
+
+    pub(super) fn ike_rekey_refused(&mut self, notify: NotifyType) {
+        tracing::warn!(%notify, "the gateway refuses to renew the IKE_SA; logging in anew instead");
+    }
+}
