@@ -3,6 +3,7 @@
 mod conformance_established;
 mod conformance_fragments;
 mod conformance_initial;
+mod conformance_renewal;
 mod established;
 mod forms;
 mod initial;
