@@ -27,5 +27,6 @@ fuzz-decrypted-payloads helper/ike/tests/corpus/decrypted_payloads
 fuzz-certificate tests/fuzz/corpus/certificate
 fuzz-profile tests/fuzz/corpus/profile
 fuzz-ipc-frame tests/fuzz/corpus/ipc_frame
+fuzz-exchanges tests/fuzz/corpus/exchanges
 TARGETS
 exit $status

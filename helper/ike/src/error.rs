@@ -241,6 +241,9 @@ pub enum PeerMisbehaved {
     /// Transport mode agreed to though not asked for, or the other way round.
     #[error("the peer answered with another mode")]
     WrongMode,
+    /// A REDIRECT that does not show our nonce (RFC 5685 section 4).
+    #[error("a REDIRECT that does not answer our request")]
+    RedirectNonce,
     /// An EAP packet where none may be, or none where one must be.
     #[error("EAP at the wrong moment")]
     EapOutOfPlace,

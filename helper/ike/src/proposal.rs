@@ -116,6 +116,16 @@ pub fn ike_offer(configured: &[IkeProposal]) -> Vec<Proposal> {
     numbered(configured.iter().map(|proposal| proposal.to_wire(Vec::new())))
 }
 
+/// Everything that is spoken here: to learn what a gateway would take that takes nothing of a profile's.
+#[must_use]
+pub fn every_ike_proposal() -> Vec<IkeProposal> {
+    const GROUPS: &str = "x25519-ecp256-ecp384-modp2048-modp3072-modp4096";
+    const PRFS: &str = "prfsha256-prfsha384-prfsha512";
+    let aead = format!("aes256gcm16-aes128gcm16-chacha20poly1305-{PRFS}-{GROUPS}");
+    let others = format!("aes256-aes128-sha256-sha384-sha512-{PRFS}-{GROUPS}");
+    [aead, others].iter().filter_map(|text| text.parse().ok()).collect()
+}
+
 /// The proposals of a request that rekeys an IKE_SA, each with the new SPI.
 pub fn ike_rekey_offer(configured: &[IkeProposal], spi: u64) -> Vec<Proposal> {
     numbered(configured.iter().map(|proposal| proposal.to_wire(spi.to_be_bytes().to_vec())))

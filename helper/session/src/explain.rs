@@ -1,7 +1,9 @@
 //! What went wrong, in words for a person: what failed, why, and what to do.
 
 use ropewalk_ike::auth::PkiError;
+use ropewalk_ike::error::PeerMisbehaved;
 use ropewalk_ike::exchange::initiator::HandshakeError;
+use ropewalk_ike::proposal::group_name;
 use ropewalk_ike::wire::NotifyType;
 
 /// The kinds of failure that scripts tell apart.
@@ -30,34 +32,74 @@ pub struct Explanation {
     pub hint: String,
 }
 
+/// What is known besides the error.
+#[derive(Clone, Debug, Default)]
+pub struct Circumstances<'a> {
+    /// The gateway as the profile names it.
+    pub gateway: &'a str,
+    /// What was proposed for the IKE_SA.
+    pub ike: String,
+    /// What was proposed for the tunnel.
+    pub esp: String,
+    /// What the gateway would take for the IKE_SA, when it was asked.
+    pub would_take: Option<String>,
+    /// This computer's clock says what cannot be.
+    pub clock_is_wrong: bool,
+    /// What the system told of the way there; unauthenticated.
+    pub unreached: Option<Unreached>,
+}
+
+/// What the system tells of datagrams that do not arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreached {
+    /// The machine is there, and nothing listens at the port.
+    NothingListens,
+    /// There is no way to the machine.
+    NoWay,
+}
+
 impl Explanation {
     /// Puts the three together.
     pub fn new(cause: Cause, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { cause, message: message.into(), hint: hint.into() }
     }
 
-    /// Explains the end of an attempt to reach `gateway`.
+    /// Explains the end of an attempt.
     #[must_use]
-    pub fn of_handshake(error: &HandshakeError, gateway: &str, offered: &str) -> Self {
+    pub fn of_handshake(error: &HandshakeError, known: &Circumstances<'_>) -> Self {
+        let gateway = known.gateway;
         match error {
-            HandshakeError::NoAnswer { after_init: false } => Self::new(
+            HandshakeError::NoAnswer { after_init: false } => Self::of_silence(known),
+            HandshakeError::LargeUnanswered { octets } => Self::new(
                 Cause::Unreachable,
-                format!("The gateway {gateway} does not answer."),
-                "Check the network and the gateway's address. A firewall may block UDP ports 500 and 4500.",
+                format!(
+                    "The gateway {gateway} answered at first, but not to a message of {octets} octets, which the network cuts in pieces."
+                ),
+                "Pieces seem to be lost on the way: switch on IKE fragmentation (RFC 7383) at the gateway, or use smaller certificates.",
             ),
             HandshakeError::NoAnswer { after_init: true } => Self::new(
                 Cause::Unreachable,
                 format!("The gateway {gateway} answered at first and then fell silent."),
                 "UDP port 4500 or large packets may be blocked on the way, or the gateway's user database is slow.",
             ),
-            HandshakeError::NoProposalChosen => Self::new(
-                Cause::NoProposal,
-                format!("The gateway {gateway} accepts none of the proposed algorithms ({offered})."),
-                "Ask the administrator what the gateway accepts and set crypto.ike in the profile.",
-            ),
+            HandshakeError::NoProposalChosen => Self::of_proposals(known),
+            HandshakeError::Misbehaved(PeerMisbehaved::GroupNotOffered { group }) => {
+                let group = group_name(*group).to_lowercase().replace('-', "");
+                Self::new(
+                    Cause::NoProposal,
+                    format!(
+                        "The gateway {gateway} wants the key exchange {group}, which is not among the proposed algorithms ({}).",
+                        known.ike
+                    ),
+                    format!("Add {group} to crypto.ike in the profile, if the administrator agrees."),
+                )
+            }
             HandshakeError::ChildRefused(NotifyType::NoProposalChosen) => Self::new(
                 Cause::NoProposal,
-                format!("The gateway {gateway} accepts none of the algorithms proposed for the tunnel."),
+                format!(
+                    "The gateway {gateway} accepts none of the algorithms proposed for the tunnel ({}).",
+                    known.esp
+                ),
                 "Ask the administrator what the gateway accepts and set crypto.esp in the profile.",
             ),
             HandshakeError::ChildRefused(NotifyType::TsUnacceptable) => Self::new(
@@ -118,7 +160,7 @@ impl Explanation {
                 format!("The gateway says to be \"{found}\", the profile expects \"{expected}\"."),
                 "Set gateway.identity in the profile if the gateway's name is right.",
             ),
-            HandshakeError::Certificate(error) => Self::of_certificate(error, gateway),
+            HandshakeError::Certificate(error) => Self::of_certificate(error, known),
             HandshakeError::Signature(error) => Self::new(
                 Cause::Authentication,
                 format!(
@@ -136,6 +178,16 @@ impl Explanation {
                 "The profile's proposals name no usable key exchange group.".to_owned(),
                 "Add one to crypto.ike, for example aes256gcm16-prfsha384-x25519.",
             ),
+            HandshakeError::Redirected(to) => Self::new(
+                Cause::Failed,
+                format!("The gateway {gateway} sends its clients to {to}."),
+                "Set gateway.address in the profile to it.",
+            ),
+            HandshakeError::Closed => Self::new(
+                Cause::Failed,
+                format!("The gateway {gateway} ended the connection before it carried anything."),
+                "Ask the administrator to look into the gateway's log.",
+            ),
             HandshakeError::Misbehaved(error) => Self::new(
                 Cause::Failed,
                 format!("The gateway {gateway} broke the protocol: {error}."),
@@ -149,12 +201,79 @@ impl Explanation {
         }
     }
 
-    fn of_certificate(error: &PkiError, gateway: &str) -> Self {
-        Self::new(
-            Cause::Authentication,
-            format!("The certificate of the gateway {gateway} is not acceptable: {error}."),
-            "Check gateway.ca and gateway.identity in the profile, and this computer's clock.",
-        )
+    fn of_silence(known: &Circumstances<'_>) -> Self {
+        let gateway = known.gateway;
+        match known.unreached {
+            Some(Unreached::NothingListens) => Self::new(
+                Cause::Unreachable,
+                format!("The machine {gateway} is there, but no gateway answers on it."),
+                "Its VPN service may be down, or gateway.address or gateway.port in the profile is wrong.",
+            ),
+            Some(Unreached::NoWay) => Self::new(
+                Cause::Unreachable,
+                format!(
+                    "The gateway {gateway} does not answer: the network says that there is no way to it."
+                ),
+                "Check the network connection and gateway.address in the profile.",
+            ),
+            None => Self::new(
+                Cause::Unreachable,
+                format!("The gateway {gateway} does not answer."),
+                "Check the network and the gateway's address. A firewall may block UDP ports 500 and 4500.",
+            ),
+        }
+    }
+
+    fn of_proposals(known: &Circumstances<'_>) -> Self {
+        let Circumstances { gateway, ike, .. } = known;
+        let refused = format!("The gateway {gateway} accepts none of the proposed algorithms ({ike}).");
+        match &known.would_take {
+            Some(suite) => Self::new(
+                Cause::NoProposal,
+                format!("{refused} It would take {suite}."),
+                format!(
+                    "Set ike = [\"{suite}\"] under [crypto] in the profile, if the administrator agrees."
+                ),
+            ),
+            None => Self::new(
+                Cause::NoProposal,
+                refused,
+                "Ask the administrator what the gateway accepts and set crypto.ike in the profile.",
+            ),
+        }
+    }
+
+    fn of_certificate(error: &PkiError, known: &Circumstances<'_>) -> Self {
+        let hint = match error {
+            PkiError::Expired { .. } | PkiError::NotYetValid { .. } if known.clock_is_wrong => {
+                "The clock of this computer is wrong: set it, and connect again."
+            }
+            PkiError::Expired { .. } => {
+                "The administrator has to renew it. If the date above is not today's, set this computer's clock."
+            }
+            PkiError::NotYetValid { .. } => {
+                "If the date above is not today's, set this computer's clock; else tell the administrator."
+            }
+            PkiError::IdentityMismatch { .. } => {
+                "Set gateway.identity in the profile to a name in the certificate, if that is the right gateway."
+            }
+            PkiError::UnknownCa { .. } | PkiError::NoTrustAnchors => {
+                "Put the authority's certificate into gateway.ca in the profile, if the administrator vouches for it."
+            }
+            PkiError::NoCertificate
+            | PkiError::BadTrustAnchor { .. }
+            | PkiError::Malformed
+            | PkiError::BadSignature { .. }
+            | PkiError::UnsupportedAlgorithm { .. }
+            | PkiError::CaAsGateway { .. }
+            | PkiError::WrongUsage { .. }
+            | PkiError::Constraint { .. }
+            | PkiError::Invalid { .. } => {
+                "Check gateway.ca and gateway.identity in the profile, or tell the administrator."
+            }
+        };
+        let message = format!("The certificate of the gateway {} is not acceptable: {error}.", known.gateway);
+        Self::new(Cause::Authentication, message, hint)
     }
 }
 

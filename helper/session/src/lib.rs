@@ -19,5 +19,5 @@ pub mod session;
 
 pub use command::{Command, CredentialReason, InnerSettings};
 pub use config::{Endpoint, SessionConfig};
-pub use explain::{Cause, Explanation};
+pub use explain::{Cause, Explanation, Unreached};
 pub use session::{IkeInfo, Phase, Session, Snapshot};

@@ -116,6 +116,10 @@ pub struct Session {
     roaming: Roaming,
     backoff: Backoff,
     refusals: u32,
+    /// When gateways sent us elsewhere.
+    redirects: Vec<Instant>,
+    /// The last gateway has nothing of ours left, by its own word.
+    clean: bool,
     inner: Option<InnerSettings>,
     error: Option<Explanation>,
     wall_clock: UnixTime,
@@ -143,6 +147,8 @@ impl Session {
             roaming: Roaming::default(),
             backoff: Backoff::default(),
             refusals: 0,
+            redirects: Vec::new(),
+            clean: false,
             inner: None,
             error: None,
             wall_clock: UnixTime(0),
@@ -161,6 +167,7 @@ impl Session {
         self.was_up = false;
         self.error = None;
         self.refusals = 0;
+        self.clean = false;
         self.begin();
     }
 
@@ -175,7 +182,7 @@ impl Session {
             }
             State::Closing(sa) => self.state = State::Closing(sa),
             State::Racing(race) => {
-                self.abort_race(*race, rng);
+                self.abort_race(now, *race, rng);
                 self.go_idle();
             }
             State::Idle

@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use ropewalk_datapath::{Event, EventReceiver};
@@ -21,7 +22,7 @@ use ropewalk_ike::exchange::Path;
 use ropewalk_ike::time::Instant;
 use ropewalk_ipc::{CredentialField, CredentialReason, Credentials, ErrorCode, ErrorInfo, State};
 use ropewalk_net::Candidate;
-use ropewalk_session::{Command as Wish, CredentialReason as Why, Phase, Session};
+use ropewalk_session::{Command as Wish, CredentialReason as Why, Phase, Session, Unreached};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
@@ -388,7 +389,11 @@ impl Connection {
                 Event::SocketError { socket, errno, remote } => {
                     tracing::debug!(errno, ?remote, "the socket reports an error");
                     if let Some(link) = self.tunnel.links().of_socket(socket) {
-                        self.session.path_refused(now, link, &mut self.rng);
+                        let why = match Errno::from_raw(errno) {
+                            Errno::ECONNREFUSED => Unreached::NothingListens,
+                            _ => Unreached::NoWay,
+                        };
+                        self.session.path_refused(now, link, why, &mut self.rng);
                     }
                     self.session.check_liveness(now, &mut self.rng);
                 }

@@ -1,7 +1,9 @@
-//! Everything that reads what somebody else wrote, as plain functions over any octets. None may panic, and each holds a
+//! Everything that reads what somebody else wrote, and the state machines behind it, as plain functions over any octets. None may panic, and each holds a
 //! property beyond that.
 //!
 //! `cargo test` replays the corpus and a round of changed copies of it; `make fuzz` searches with libFuzzer.
+
+pub mod exchanges;
 
 use std::{
     pin::pin,
@@ -23,12 +25,13 @@ const FQDN: u8 = 2;
 pub type Target = (&'static str, fn(&[u8]), &'static str);
 
 /// All targets.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     ("fuzz-datagram", datagram, "helper/ike/tests/corpus/datagram"),
     ("fuzz-decrypted-payloads", decrypted_payloads, "helper/ike/tests/corpus/decrypted_payloads"),
     ("fuzz-certificate", certificate, "tests/fuzz/corpus/certificate"),
     ("fuzz-profile", profile, "tests/fuzz/corpus/profile"),
     ("fuzz-ipc-frame", ipc_frame, "tests/fuzz/corpus/ipc_frame"),
+    ("fuzz-exchanges", exchanges::exchanges, "tests/fuzz/corpus/exchanges"),
 ];
 
 /// A datagram from the network, read as an IKE message. What is read and written again is read as the same.

@@ -85,6 +85,7 @@ fn every_target_is_a_program_that_replays_its_corpus() {
         env!("CARGO_BIN_EXE_fuzz-certificate"),
         env!("CARGO_BIN_EXE_fuzz-profile"),
         env!("CARGO_BIN_EXE_fuzz-ipc-frame"),
+        env!("CARGO_BIN_EXE_fuzz-exchanges"),
     ];
     for ((name, _, folder), program) in TARGETS.iter().zip(programs) {
         assert!(program.ends_with(name), "{program} is not {name}");

@@ -16,7 +16,7 @@ use ropewalk_ike::exchange::sa::{CloseReason, SaEvent};
 use ropewalk_ike::exchange::{IkeSpis, Path, Transmit};
 use ropewalk_ike::proposal::ChosenIke;
 use ropewalk_ike::time::{Instant, UnixTime};
-use ropewalk_ike::wire::{ExchangeType, Message, ParsedMessage};
+use ropewalk_ike::wire::{ExchangeType, GatewayName, Message, ParsedMessage};
 
 use crate::leases::Leases;
 use crate::limit::RateLimit;
@@ -285,7 +285,8 @@ impl Gateway {
         let ours = if header.flags.initiator { header.spi_r } else { header.spi_i };
         let id = self.by_spi.get(&ours).copied().unwrap_or(ours);
         let Some(client) = self.clients.get_mut(&id) else {
-            let answer = stray::unknown_spi(header).filter(|_| self.limit.allow(now));
+            let answer = stray::unknown_spi(header, self.settings.crash_tokens.as_ref());
+            let answer = answer.filter(|_| self.limit.allow(now));
             self.transmits.extend(answer.map(|message| Transmit { path, message }));
             return Err(PeerMisbehaved::WrongSpi);
         };
@@ -366,6 +367,23 @@ impl Gateway {
     /// Ends all connections, telling the clients; how many there were.
     pub fn disconnect_all(&mut self, now: Instant, rng: &mut dyn CryptoRng) -> usize {
         self.close_where(now, rng, |_, _| true)
+    }
+
+    /// Sends all clients that can be sent elsewhere to another gateway (RFC 5685 section 5); how many there were.
+    pub fn redirect_all(&mut self, now: Instant, to: &GatewayName, rng: &mut dyn CryptoRng) -> usize {
+        let mut ids = Vec::new();
+        for (id, client) in &mut self.clients {
+            if let State::Up(up) = &mut client.state
+                && up.redirectable
+            {
+                up.sa.redirect(now, to.clone(), rng);
+                ids.push(*id);
+            }
+        }
+        for id in &ids {
+            self.drain(now, *id);
+        }
+        ids.len()
     }
 
     fn close_where(
@@ -468,7 +486,7 @@ impl Gateway {
         entered: Entered,
         rng: &mut dyn CryptoRng,
     ) {
-        let Entered { sa, name, addresses, initial_contact, keys } = entered;
+        let Entered { sa, name, addresses, initial_contact, redirectable, keys } = entered;
         if self.settings.unique || initial_contact {
             self.replace_older(now, &name, initial_contact, rng);
         }
@@ -492,7 +510,14 @@ impl Gateway {
             self.events.push_back(GatewayEvent::ChildUp { client, child, path });
             self.events.push_back(GatewayEvent::ChildCarries { client, spi_in });
         }
-        let state = State::Up(Box::new(Up { sa, fading: Vec::new(), name, addresses, replaced: false }));
+        let state = State::Up(Box::new(Up {
+            sa,
+            fading: Vec::new(),
+            name,
+            addresses,
+            redirectable,
+            replaced: false,
+        }));
         self.clients.insert(id, Client { init, since, state });
         self.drain(now, id);
     }
@@ -566,7 +591,10 @@ impl Gateway {
                     tracing::debug!(name = up.name, addresses = ?up.sa.peer_addresses(), "other addresses");
                     continue;
                 }
-                SaEvent::PathWorks(_) | SaEvent::PathFailed(_) | SaEvent::MoveRefused(_) => continue,
+                SaEvent::PathWorks(_)
+                | SaEvent::PathFailed(_)
+                | SaEvent::MoveRefused(_)
+                | SaEvent::Redirected(_) => continue,
                 SaEvent::ChildRefused(notify) => {
                     tracing::info!(name = up.name, %notify, "the client refused a CHILD_SA");
                     continue;

@@ -22,4 +22,4 @@ pub mod stray;
 mod up;
 
 pub use gateway::{ClientId, ClientInfo, Gateway, GatewayEvent};
-pub use settings::{CookiePolicy, Psk, Settings, User};
+pub use settings::{Childless, CookiePolicy, Psk, RedirectAt, Settings, User};

@@ -7,10 +7,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use ropewalk_ike::auth::{ClientCertificate, TrustAnchors};
 use ropewalk_ike::eap::mschapv2::nt_password_hash;
+use ropewalk_ike::exchange::crash::TokenMaker;
 use ropewalk_ike::exchange::lifetime::Lifetimes;
 use ropewalk_ike::exchange::mobike::MovePolicy;
 use ropewalk_ike::proposal::{EspProposal, IkeProposal, default_esp_proposals, default_ike_proposals};
-use ropewalk_ike::wire::{Identification, TrafficSelector, TrafficSelectors};
+use ropewalk_ike::wire::{GatewayName, Identification, TrafficSelector, TrafficSelectors};
 use zeroize::Zeroizing;
 
 /// A pre-shared key and whose it is.
@@ -59,6 +60,26 @@ pub enum CookiePolicy {
     UnderLoad(usize),
 }
 
+/// When clients that can be sent elsewhere are (RFC 5685).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedirectAt {
+    /// In the answer to IKE_SA_INIT.
+    Init,
+    /// In the answer to IKE_AUTH, once they have proved themselves.
+    Auth,
+}
+
+/// What is thought of IKE_AUTH without a CHILD_SA (RFC 6023).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Childless {
+    /// It is not known.
+    Never,
+    /// It is accepted.
+    Allow,
+    /// Nothing else is.
+    Force,
+}
+
 /// Everything that is configured.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -96,6 +117,12 @@ pub struct Settings {
     pub return_routability: bool,
     /// Outer addresses to which no client may move.
     pub refused_moves: Vec<IpNet>,
+    /// Send new clients to another gateway.
+    pub redirect: Option<(RedirectAt, GatewayName)>,
+    /// IKE_AUTH without a CHILD_SA.
+    pub childless: Childless,
+    /// Makes tokens that show after a restart that an IKE_SA is gone (RFC 6290).
+    pub crash_tokens: Option<TokenMaker>,
     /// Claim to be behind a NAT, so that every client encapsulates ESP in UDP.
     pub force_encapsulation: bool,
     /// Silence after which a client's liveness is checked.
@@ -134,6 +161,9 @@ impl Settings {
             addresses: Vec::new(),
             return_routability: true,
             refused_moves: Vec::new(),
+            redirect: None,
+            childless: Childless::Never,
+            crash_tokens: None,
             force_encapsulation: false,
             dpd: Some(Duration::from_secs(60)),
             lifetimes: Lifetimes::default(),

@@ -1,18 +1,22 @@
 //! Answers to messages that belong to no client here. They are not protected, so what the receiver makes of them is a hint
 //! to it at most, and the caller sends them with moderation.
 
+use ropewalk_ike::exchange::IkeSpis;
+use ropewalk_ike::exchange::crash::TokenMaker;
 use ropewalk_ike::wire::{Flags, Header, Notify, NotifyType, Payload, emit_message};
 
 /// The answer to a request for an IKE_SA that does not exist, as after a restart (RFC 7296 section 2.21.4). A response
-/// gets none.
+/// gets none. With the token that was given out before, it proves that the IKE_SA is gone (RFC 6290).
 #[must_use]
-pub fn unknown_spi(header: Header) -> Option<Vec<u8>> {
+pub fn unknown_spi(header: Header, tokens: Option<&TokenMaker>) -> Option<Vec<u8>> {
     if header.flags.response {
         return None;
     }
     let flags = Flags { initiator: !header.flags.initiator, response: true, version: false };
-    let notify = Payload::Notify(Notify::status(NotifyType::InvalidIkeSpi));
-    Some(emit_message(&Header { flags, ..header }, &[notify]))
+    let mut payloads = vec![Payload::Notify(Notify::status(NotifyType::InvalidIkeSpi))];
+    let spis = IkeSpis { initiator: header.spi_i, responder: header.spi_r };
+    payloads.extend(tokens.map(|tokens| Payload::Notify(tokens.notify(spis))));
+    Some(emit_message(&Header { flags, ..header }, &payloads))
 }
 
 /// The answer to a request of a higher major version (RFC 7296 section 2.5), of which only the header's fixed fields can
@@ -58,12 +62,12 @@ mod tests {
 
     #[test]
     fn a_request_for_an_unknown_ike_sa_is_told_so_and_a_response_is_not() {
-        let answer = Message::parse(&unknown_spi(request()).unwrap()).unwrap();
+        let answer = Message::parse(&unknown_spi(request(), None).unwrap()).unwrap();
         assert!(find_notify(&answer.payloads, NotifyType::InvalidIkeSpi).is_some());
         assert_eq!((answer.header.spi_i, answer.header.spi_r, answer.header.message_id), (1, 2, 7));
         assert!(answer.header.flags.response && !answer.header.flags.initiator);
         let flags = Flags { response: true, ..request().flags };
-        assert_eq!(unknown_spi(Header { flags, ..request() }), None);
+        assert_eq!(unknown_spi(Header { flags, ..request() }, None), None);
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(crate) struct Up {
     pub(crate) name: String,
     /// Its inner addresses.
     pub(crate) addresses: Vec<IpAddr>,
+    /// It can be sent to another gateway (RFC 5685).
+    pub(crate) redirectable: bool,
     /// A newer IKE_SA of the same client took its place: only its farewell is left, and nobody is told of it.
     pub(crate) replaced: bool,
 }

@@ -136,7 +136,10 @@ impl SimClient {
             }
             Command::Resolve(host) => {
                 let known = self.names.iter().find(|(name, _)| *name == host);
-                let addresses = known.map_or(&self.gateways, |(_, addresses)| addresses).clone();
+                let addresses = match host.parse() {
+                    Ok(address) => vec![address],
+                    Err(_) => known.map_or(&self.gateways, |(_, addresses)| addresses).clone(),
+                };
                 self.session.resolved(now, Ok(addresses), rng);
             }
             Command::OpenPath(remote) => {

@@ -48,6 +48,8 @@ pub struct Network {
     pub faults: Faults,
     /// Nothing arrives at all.
     pub cut: bool,
+    /// Datagrams with more octets than this do not arrive.
+    pub largest: Option<usize>,
     in_flight: BTreeMap<(Instant, u64), Datagram>,
     sequence: u64,
     datagrams: u64,
@@ -72,6 +74,7 @@ impl Network {
         Self {
             faults,
             cut: false,
+            largest: None,
             in_flight: BTreeMap::new(),
             sequence: 0,
             datagrams: 0,
@@ -160,7 +163,8 @@ impl Network {
         self.digest.update(&datagram.bytes);
         let copies = if below(rng, 1000) < self.faults.duplicate { 2 } else { 1 };
         for _ in 0..copies {
-            if self.cut || below(rng, 1000) < self.faults.loss {
+            let too_large = self.largest.is_some_and(|largest| datagram.bytes.len() > largest);
+            if self.cut || too_large || below(rng, 1000) < self.faults.loss {
                 continue;
             }
             let held_up = if below(rng, 1000) < self.faults.reorder { below(rng, 400) } else { 0 };

@@ -97,6 +97,8 @@ impl Setup {
             ts_i: everything.clone(),
             ts_r: everything,
             mobike: true,
+            initial_contact: true,
+            redirected_from: None,
             own_addresses: None,
             dpd: Some(Duration::from_secs(20)),
             lifetimes: Lifetimes::default(),

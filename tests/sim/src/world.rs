@@ -10,7 +10,7 @@ use ropewalk_esp::{EspSuite, InboundSa, NEXT_HEADER_IPV4, OutboundSa};
 use ropewalk_gateway::{ClientId, Gateway, GatewayEvent, Settings};
 use ropewalk_ike::exchange::Path;
 use ropewalk_ike::exchange::child::ChildSa;
-use ropewalk_ike::time::Instant;
+use ropewalk_ike::time::{Instant, UnixTime};
 use ropewalk_session::Phase;
 
 use crate::client::SimClient;
@@ -25,10 +25,16 @@ const STEPS: u32 = 200_000;
 pub struct World {
     /// The time.
     pub now: Instant,
+    /// What the client's clock says.
+    pub wall_clock: UnixTime,
     /// The client's end.
     pub client: SimClient,
     /// The gateway; `None` while it is off.
     pub gateway: Option<Gateway>,
+    /// Another gateway, at an address of its own, and the names of those who came in there.
+    pub second: Option<(IpAddr, Gateway)>,
+    /// Every change of a client that the second gateway reported.
+    pub second_log: Vec<String>,
     /// The CHILD_SAs that the gateway's data path would hold, and where it sends with them.
     pub gateway_children: BTreeMap<u32, (ClientId, ChildSa, Path)>,
     /// With which of them it sends to each client.
@@ -50,8 +56,11 @@ impl World {
         let Setup { client, gateway: settings, nat } = setup;
         Self {
             now: Instant::from_start(Duration::from_secs(1000)),
+            wall_clock: WALL_CLOCK,
             client: SimClient::new(client, CLIENT, vec![GATEWAY]),
             gateway: Some(Gateway::new(settings.clone(), WALL_CLOCK)),
+            second: None,
+            second_log: Vec::new(),
             gateway_children: BTreeMap::new(),
             gateway_egress: BTreeMap::new(),
             gateway_log: Vec::new(),
@@ -70,7 +79,7 @@ impl World {
 
     /// The user presses Connect.
     pub fn connect(&mut self) {
-        self.client.session.connect(WALL_CLOCK);
+        self.client.session.connect(self.wall_clock);
         self.settle();
     }
 
@@ -150,7 +159,9 @@ impl World {
             self.steps += 1;
             assert!(self.steps < STEPS, "the two ends talk without end");
             let gateway_timeout = self.gateway.as_ref().and_then(Gateway::poll_timeout);
-            let next = [self.network.next_arrival(), self.client.session.poll_timeout(), gateway_timeout];
+            let second_timeout = self.second.as_ref().and_then(|(_, gateway)| gateway.poll_timeout());
+            let client_timeout = self.client.session.poll_timeout();
+            let next = [self.network.next_arrival(), client_timeout, gateway_timeout, second_timeout];
             let Some(next) = next.into_iter().flatten().min().filter(|next| *next <= deadline) else {
                 self.now = deadline;
                 return false;
@@ -160,9 +171,14 @@ impl World {
                 self.deliver(&datagram);
             }
             if self.client.session.poll_timeout().is_some_and(|at| at <= self.now) {
-                self.client.handle_timeout(self.now, WALL_CLOCK, &mut self.rng);
+                self.client.handle_timeout(self.now, self.wall_clock, &mut self.rng);
             }
             if let Some(gateway) = &mut self.gateway
+                && gateway.poll_timeout().is_some_and(|at| at <= self.now)
+            {
+                gateway.handle_timeout(self.now, &mut self.rng);
+            }
+            if let Some((_, gateway)) = &mut self.second
                 && gateway.poll_timeout().is_some_and(|at| at <= self.now)
             {
                 gateway.handle_timeout(self.now, &mut self.rng);
@@ -246,13 +262,43 @@ impl World {
             let path = Path { link, local: datagram.destination, remote: datagram.source };
             // What is wrong with a datagram is for the log only.
             let _ = gateway.handle_datagram(self.now, path, &datagram.bytes, &mut self.rng);
+        } else if let Some((address, gateway)) = &mut self.second
+            && datagram.destination.ip() == *address
+        {
+            let link = u32::from(datagram.destination.port());
+            let path = Path { link, local: datagram.destination, remote: datagram.source };
+            let _ = gateway.handle_datagram(self.now, path, &datagram.bytes, &mut self.rng);
         }
         self.settle();
+    }
+
+    /// Sends what the second gateway wants sent.
+    fn settle_second(&mut self) {
+        let Some((_, gateway)) = &mut self.second else { return };
+        while let Some(transmit) = gateway.poll_transmit() {
+            let Path { local: source, remote: destination, .. } = transmit.path;
+            let datagram = Datagram { source, destination, bytes: transmit.message };
+            self.network.send(self.now, datagram, &mut self.rng);
+        }
+        while let Some(event) = gateway.poll_event() {
+            match event {
+                GatewayEvent::ClientUp { name, .. } => self.second_log.push(format!("up {name}")),
+                GatewayEvent::ClientGone { name, reason, .. } => {
+                    self.second_log.push(format!("gone {name}: {reason:?}"));
+                }
+                GatewayEvent::ChildUp { .. }
+                | GatewayEvent::ChildCarries { .. }
+                | GatewayEvent::ChildDown { .. }
+                | GatewayEvent::PathChanged { .. }
+                | GatewayEvent::IkeKeys { .. } => {}
+            }
+        }
     }
 
     /// Does what both ends want.
     fn settle(&mut self) {
         self.client.drain(self.now, &mut self.network, &mut self.rng);
+        self.settle_second();
         let Some(gateway) = &mut self.gateway else { return };
         while let Some(transmit) = gateway.poll_transmit() {
             let Path { local: source, remote: destination, .. } = transmit.path;

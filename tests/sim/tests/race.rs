@@ -8,7 +8,7 @@ use std::time::Duration;
 use ropewalk_gateway::Gateway;
 use ropewalk_ike::exchange::Path;
 use ropewalk_ike::wire::{ExchangeType, Message};
-use ropewalk_session::{Cause, Endpoint, Phase};
+use ropewalk_session::{Cause, Endpoint, Phase, Unreached};
 use ropewalk_sim::network::Datagram;
 use ropewalk_sim::setup::{CLIENT, GATEWAY, WALL_CLOCK};
 use ropewalk_sim::{Auth, Faults, Setup, World};
@@ -77,7 +77,7 @@ fn a_gateway_that_answers_is_not_left_for_the_next() {
 fn an_address_that_the_system_calls_unreachable_does_not_hold_up_the_next() {
     let mut world = world(&[("first", &[NOBODY]), ("second", &[GATEWAY])], 83);
     world.connect();
-    world.client.session.path_refused(world.now, 1, &mut world.rng);
+    world.client.session.path_refused(world.now, 1, Unreached::NoWay, &mut world.rng);
     assert!(world.run_to(Phase::Connected, Duration::from_millis(200)));
 }
 

@@ -12,7 +12,7 @@ use crate::auth::credential::ClientCertificate;
 use crate::auth::pki::TrustAnchors;
 use crate::proposal::{EspProposal, IkeProposal};
 use crate::time::UnixTime;
-use crate::wire::{Identification, TrafficSelectors};
+use crate::wire::{GatewayName, Identification, TrafficSelectors};
 
 /// How we prove who we are.
 #[derive(Clone)]
@@ -85,6 +85,10 @@ pub struct InitiatorConfig {
     pub mobike: bool,
     /// Our addresses to tell a MOBIKE gateway of (RFC 4555 section 3.4); `None` tells nothing.
     pub own_addresses: Option<Vec<IpAddr>>,
+    /// There is no other IKE_SA between these two identities (INITIAL_CONTACT, RFC 7296 section 2.4).
+    pub initial_contact: bool,
+    /// The gateway that sent us to this one (RFC 5685).
+    pub redirected_from: Option<GatewayName>,
     /// Silence after which the gateway's liveness is checked.
     pub dpd: Option<Duration>,
     /// When the IKE_SA and its CHILD_SAs are renewed.

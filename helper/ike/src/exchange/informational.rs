@@ -1,10 +1,11 @@
 //! INFORMATIONAL: deletion, liveness and news (RFC 7296 sections 1.4 and 2.4).
 
 use super::Path;
-use super::sa::{CloseReason, IkeSa};
+use super::Role;
+use super::sa::{CloseReason, IkeSa, SaEvent};
 use crate::error::PeerMisbehaved;
 use crate::time::Instant;
-use crate::wire::{Delete, Payload, Protocol};
+use crate::wire::{Delete, NotifyType, Payload, Protocol, Redirect, find_notify};
 
 impl IkeSa {
     /// Answers the peer's INFORMATIONAL request: the answer, and what was wrong with the request.
@@ -33,11 +34,23 @@ impl IkeSa {
         if outcome.is_ok() {
             outcome = self.fatal_notify(payloads);
         }
+        if outcome.is_ok() && self.role == Role::Initiator {
+            outcome = self.follow_redirect(payloads);
+        }
         let mut answer = self.answer_mobike(now, path, payloads);
         if !deleted.is_empty() {
             answer.push(Payload::Delete(Delete::esp(deleted)));
         }
         (answer, outcome)
+    }
+
+    /// A gateway that sends us elsewhere (RFC 5685 section 5).
+    fn follow_redirect(&mut self, payloads: &[Payload]) -> Result<(), PeerMisbehaved> {
+        if let Some(notify) = find_notify(payloads, NotifyType::Redirect) {
+            let redirect = Redirect::parse(&notify.data)?;
+            self.events.push_back(SaEvent::Redirected(redirect.to));
+        }
+        Ok(())
     }
 
     /// The peer names its own inbound SPIs, which are our outbound ones; the answer names ours, except for those that

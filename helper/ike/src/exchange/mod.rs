@@ -8,10 +8,12 @@
 //! - [`lifetime`], `renewal`: when it and its CHILD_SAs are renewed, and how old ones go.
 //! - `rekey_child`, [`rekey_ike`]: how they are renewed.
 //! - [`protect`], [`fragment`]: the Encrypted payload around messages, whole or in fragments.
+//! - [`crash`]: a peer that shows to have lost its memory.
 //! - [`retransmit`]: requests repeated, answers remembered.
 
 pub mod child;
 pub mod config;
+pub mod crash;
 pub mod create_child_sa;
 pub mod fragment;
 pub mod informational;

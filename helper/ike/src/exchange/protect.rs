@@ -12,7 +12,7 @@ use crate::wire::{Header, Payload, emit_payloads, parse_payloads};
 
 /// Octets of an IP datagram that every path carries without fragmentation by IP: IPv6's minimum MTU. RFC 7383
 /// section 2.5.1 advises it for both families.
-const SAFE_DATAGRAM: usize = 1280;
+pub(super) const SAFE_DATAGRAM: usize = 1280;
 /// UDP header and non-ESP marker.
 const UDP_OVERHEAD: usize = 8 + 4;
 

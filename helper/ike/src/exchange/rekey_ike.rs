@@ -142,7 +142,7 @@ impl IkeSa {
             // What a move comes to belongs to the IKE_SA that it was asked on.
             Task::DeleteChildren(_) | Task::CreateChild(_) | Task::DeleteIke | Task::Mobike(_) => true,
             Task::RekeyIke(pending) => pending.rival.is_some(),
-            Task::Liveness => false,
+            Task::Liveness | Task::Inform(_) => false,
         });
         if busy || self.is_closing() {
             return Err(Refusal::plain(NotifyType::TemporaryFailure));
@@ -201,6 +201,7 @@ impl IkeSa {
             CloseReason::Deleted
             | CloseReason::Fatal(_)
             | CloseReason::CookieMismatch
+            | CloseReason::PeerRestarted
             | CloseReason::Expired => return,
         }
         let Some(in_flight) = &mut self.in_flight else { return };

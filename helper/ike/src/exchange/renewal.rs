@@ -265,7 +265,7 @@ impl IkeSa {
         heir.renewal.carrying = self.renewal.carrying.take();
         for task in self.tasks.drain(..) {
             match task {
-                Task::DeleteChildren(_) | Task::CreateChild(_) | Task::Mobike(_) => {
+                Task::DeleteChildren(_) | Task::CreateChild(_) | Task::Mobike(_) | Task::Inform(_) => {
                     heir.tasks.push_back(task)
                 }
                 Task::Liveness | Task::DeleteIke | Task::RekeyIke(_) => {}

@@ -11,6 +11,7 @@ use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::child::ChildSa;
+use super::crash::Token;
 use super::create_child_sa::{ChildPolicy, PendingChild};
 use super::lifetime::Lifetimes;
 use super::liveness::Stall;
@@ -25,7 +26,9 @@ use crate::crypto::Prf;
 use crate::error::PeerMisbehaved;
 use crate::proposal::{ChosenIke, IkeProposal};
 use crate::time::Instant;
-use crate::wire::{ExchangeType, Flags, Header, Identification, Message, NotifyType, Payload};
+use crate::wire::{
+    ExchangeType, Flags, GatewayName, Header, Identification, Message, NotifyType, Payload, Redirect,
+};
 
 /// What the peer announced it can do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,6 +88,8 @@ pub enum CloseReason {
     DeletedByPeer,
     /// The peer stopped answering.
     PeerDead,
+    /// The peer lost its memory and has shown so by the token that it gave us (RFC 6290).
+    PeerRestarted,
     /// The peer answered with a fatal error, or we told it of one.
     Fatal(NotifyType),
     /// The peer's answer brought another COOKIE2 than was sent (RFC 4555 section 3.7).
@@ -135,6 +140,8 @@ pub enum SaEvent {
     MoveRefused(NotifyType),
     /// The peer's list of addresses is another one.
     PeerAddresses,
+    /// The gateway sends us to another one (RFC 5685 section 5).
+    Redirected(GatewayName),
     /// The IKE_SA is over; all its CHILD_SAs went before.
     Closed(CloseReason),
 }
@@ -148,6 +155,8 @@ pub(super) enum Task {
     DeleteChildren(Vec<u32>),
     /// Delete the IKE_SA.
     DeleteIke,
+    /// Tell the peer something.
+    Inform(Vec<Payload>),
     /// A further CHILD_SA, or one in the place of another.
     CreateChild(Box<PendingChild>),
     /// An IKE_SA in the place of this one.
@@ -193,6 +202,7 @@ pub struct IkeSa {
     pub(super) transmits: VecDeque<Transmit>,
     pub(super) events: VecDeque<SaEvent>,
     closed: bool,
+    pub(super) token: Option<Token>,
 }
 
 impl std::fmt::Debug for IkeSa {
@@ -238,6 +248,7 @@ impl IkeSa {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             closed: false,
+            token: None,
         }
     }
 
@@ -325,6 +336,13 @@ impl IkeSa {
         self.start_next(now, rng);
     }
 
+    /// Sends a client to another gateway (RFC 5685 section 5); it goes when it has been there.
+    pub fn redirect(&mut self, now: Instant, to: GatewayName, rng: &mut dyn CryptoRng) {
+        let redirect = Redirect { to, nonce: Vec::new() };
+        self.tasks.push_back(Task::Inform(vec![Payload::Notify(redirect.notify())]));
+        self.start_next(now, rng);
+    }
+
     /// Deletes the CHILD_SA with our SPI `spi_in`.
     pub fn delete_child(&mut self, now: Instant, spi_in: u32, rng: &mut dyn CryptoRng) {
         self.tasks.push_back(Task::DeleteChildren(vec![spi_in]));
@@ -398,8 +416,8 @@ impl IkeSa {
         if header.flags.initiator != (self.sa_role == Role::Responder) {
             return Err(PeerMisbehaved::WrongDirection);
         }
-        let Some(encrypted) = parsed.encrypted else {
-            return Err(PeerMisbehaved::NotEncrypted);
+        let Some(encrypted) = parsed.encrypted.clone() else {
+            return self.handle_plain(&parsed);
         };
         if header.flags.response {
             let awaited = self.in_flight.as_ref().map(|in_flight| in_flight.outstanding.message_id);
@@ -520,6 +538,7 @@ impl IkeSa {
                 self.finish(self.renewal.farewell());
                 Ok(())
             }
+            Task::Inform(_) => self.fatal_notify(payloads),
             Task::CreateChild(_) | Task::RekeyIke(_) if exchange != ExchangeType::CreateChildSa => {
                 Err(PeerMisbehaved::WrongExchange { exchange })
             }
@@ -566,6 +585,7 @@ impl IkeSa {
                     let delete = Payload::Delete(crate::wire::Delete::ike());
                     (ExchangeType::Informational, vec![delete], self.renewal.farewell_policy())
                 }
+                Task::Inform(payloads) => (ExchangeType::Informational, payloads.clone(), patience),
                 Task::CreateChild(pending) => {
                     if !self.is_wanted(pending) {
                         continue;

@@ -8,6 +8,7 @@ use ropewalk_ike::exchange::initiator::{Established, InnerConfig};
 use ropewalk_ike::exchange::rekey_ike::Successor;
 use ropewalk_ike::exchange::sa::{CloseReason, IkeSa, SaEvent};
 use ropewalk_ike::time::Instant;
+use ropewalk_ike::wire::GatewayName;
 
 use super::{Session, State};
 use crate::command::{Command, CredentialReason, InnerSettings};
@@ -64,6 +65,7 @@ impl Session {
             self.inner = Some(settings);
         }
         self.was_up = true;
+        self.clean = false;
         self.refusals = 0;
         self.error = None;
         self.backoff.reset();
@@ -87,7 +89,7 @@ impl Session {
         let (State::Connected(sa) | State::Closing(sa)) = &mut self.state else { return };
         let path = sa.path();
         self.transmits.extend(std::iter::from_fn(|| sa.poll_transmit()));
-        let (mut closed, mut refused, mut moves) = (None, None, Vec::new());
+        let (mut closed, mut refused, mut redirect, mut moves) = (None, None, None, Vec::new());
         while let Some(event) = sa.poll_event() {
             match event {
                 SaEvent::ChildUp { child, replaces: _ } => {
@@ -117,6 +119,7 @@ impl Session {
                 | SaEvent::PathFailed(_)
                 | SaEvent::MoveRefused(_)
                 | SaEvent::PeerAddresses) => moves.push(event),
+                SaEvent::Redirected(to) => redirect = Some(to),
                 SaEvent::Closed(reason) => closed = Some(reason),
             }
         }
@@ -134,6 +137,7 @@ impl Session {
         match closed {
             Some(_) if matches!(self.state, State::Closing(_)) => self.go_idle(),
             Some(reason) => {
+                self.clean = matches!(reason, CloseReason::DeletedByPeer | CloseReason::PeerRestarted);
                 self.close_path();
                 self.lost(now, explain_close(reason), rng);
             }
@@ -145,8 +149,36 @@ impl Session {
                 self.close_path();
                 self.lost(now, explain_close(CloseReason::DeletedByPeer), rng);
             }
-            None => {}
+            None => {
+                if let Some(to) = redirect {
+                    self.go_elsewhere(now, to, rng);
+                }
+            }
         }
+    }
+
+    /// The gateway sends us to another one: the IKE_SA with it ends, the intent goes on there (RFC 5685 section 5).
+    fn go_elsewhere(&mut self, now: Instant, to: GatewayName, rng: &mut dyn CryptoRng) {
+        if !matches!(self.state, State::Connected(_)) {
+            return;
+        }
+        if !self.may_follow(now) {
+            tracing::warn!(%to, "the gateways send us to each other without end; this one is kept");
+            return;
+        }
+        let State::Connected(mut sa) = std::mem::replace(&mut self.state, State::Idle) else { return };
+        let from = GatewayName::Address(sa.path().remote.ip());
+        tracing::info!(%from, %to, "the gateway sends us to another one");
+        self.forget(&sa);
+        sa.close(now, rng);
+        self.transmits.extend(std::iter::from_fn(|| sa.poll_transmit()));
+        self.close_path();
+        self.error = Some(Explanation::new(
+            Cause::Failed,
+            format!("The gateway sends its clients to {to}."),
+            "Ropewalk connects there.",
+        ));
+        self.start_race_by_way_of(Some((to, from)));
     }
 
     /// The connection is gone, the intent is not: another try, the first one at once but for the jitter.
@@ -208,6 +240,7 @@ fn explain_close(reason: CloseReason) -> Explanation {
         CloseReason::DeletedByPeer => "The gateway ended the connection.".to_owned(),
         CloseReason::PeerDead => "The gateway stopped answering.".to_owned(),
         CloseReason::CookieMismatch => "The gateway failed the check of its address (COOKIE2).".to_owned(),
+        CloseReason::PeerRestarted => "The gateway has restarted.".to_owned(),
         CloseReason::Deleted => "The connection was closed.".to_owned(),
         CloseReason::Expired => "The connection could not be renewed in time.".to_owned(),
         CloseReason::Fatal(notify) => format!("The gateway reported a fatal error ({notify})."),

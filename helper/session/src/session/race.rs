@@ -20,26 +20,43 @@ use std::time::Duration;
 use rand_core::CryptoRng;
 use ropewalk_ike::error::PeerMisbehaved;
 use ropewalk_ike::exchange::Path;
-use ropewalk_ike::exchange::config::LocalAuth;
+use ropewalk_ike::exchange::config::{InitiatorConfig, LocalAuth};
 use ropewalk_ike::exchange::initiator::{Established, HandshakeError, Initiator};
-use ropewalk_ike::time::Instant;
-use ropewalk_ike::wire::Identification;
+use ropewalk_ike::proposal::every_ike_proposal;
+use ropewalk_ike::time::{Instant, UnixTime};
+use ropewalk_ike::wire::{GatewayName, Identification};
 
 use super::{MAX_REFUSALS, Session, State};
 use crate::command::{Command, CredentialReason};
-use crate::explain::{Cause, Explanation};
+use crate::explain::{Cause, Circumstances, Explanation, Unreached};
 
 /// How long an address is given before the next one of the same gateway is tried beside it (RFC 8305 section 5).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 /// The same for the next gateway. It is there for when the one before is down, not for when it is far.
 const NEXT_GATEWAY: Duration = Duration::from_secs(2);
 
+/// Redirections that are followed within [`REDIRECT_PERIOD`] (RFC 5685 section 7).
+const MAX_REDIRECTS: usize = 5;
+const REDIRECT_PERIOD: Duration = Duration::from_secs(300);
+
+/// The first of January 2026: this was written later, so a clock that says less is wrong.
+const IMPOSSIBLE_BEFORE: UnixTime = UnixTime(1_767_225_600);
+
+/// A gateway to try.
+#[derive(Clone, Debug)]
+struct Name {
+    /// A name or an address, also for messages.
+    host: String,
+    port: u16,
+    /// Who sent us there.
+    from: Option<GatewayName>,
+}
+
 /// An address to try.
 #[derive(Clone, Debug)]
 struct Candidate {
     remote: SocketAddr,
-    /// What the profile calls it, for messages.
-    host: String,
+    name: Name,
 }
 
 /// An address that is being tried.
@@ -47,14 +64,17 @@ struct Runner {
     link: u32,
     candidate: Candidate,
     initiator: Initiator,
+    /// Asks with everything that is spoken here what the gateway would take, when it takes nothing of the profile's.
+    probe: Option<Initiator>,
+    unreached: Option<Unreached>,
 }
 
 /// Everything that is under way between the wish to be connected and an IKE_SA.
 #[derive(Default)]
 pub(super) struct Race {
-    /// Gateways whose names were asked for.
-    asked: usize,
-    resolving: bool,
+    /// Gateways whose addresses were not asked for yet.
+    names: VecDeque<Name>,
+    resolving: Option<Name>,
     candidates: VecDeque<Candidate>,
     opening: Option<Candidate>,
     runners: Vec<Runner>,
@@ -76,19 +96,29 @@ impl Race {
     }
 
     fn is_busy(&self) -> bool {
-        self.resolving || self.opening.is_some() || !self.runners.is_empty()
+        self.resolving.is_some() || self.opening.is_some() || !self.runners.is_empty()
     }
 
-    fn has_more(&self, gateways: usize) -> bool {
-        !self.candidates.is_empty() || self.asked < gateways
+    fn has_more(&self) -> bool {
+        !self.candidates.is_empty() || !self.names.is_empty()
     }
 }
 
 impl Session {
     /// Sets out for the first gateway.
     pub(super) fn start_race(&mut self) {
+        self.start_race_by_way_of(None);
+    }
+
+    /// The same, with the gateway first that another one sent us to.
+    pub(super) fn start_race_by_way_of(&mut self, redirect: Option<(GatewayName, GatewayName)>) {
         let mut race = Race::default();
-        let Some(first) = self.config.gateways.first() else {
+        let port = self.config.gateways.first().map_or(0, |endpoint| endpoint.port);
+        let redirected = redirect.map(|(to, from)| Name { host: to.to_string(), port, from: Some(from) });
+        let gateways = self.config.gateways.iter();
+        let gateways = gateways.map(|to| Name { host: to.host.clone(), port: to.port, from: None });
+        race.names = redirected.into_iter().chain(gateways).collect();
+        let Some(first) = race.names.pop_front() else {
             self.fail(Explanation::new(
                 Cause::Profile,
                 "The profile names no gateway.",
@@ -97,25 +127,17 @@ impl Session {
             return;
         };
         self.commands.push_back(Command::Resolve(first.host.clone()));
-        (race.asked, race.resolving) = (1, true);
+        race.resolving = Some(first);
         self.state = State::Racing(Box::new(race));
     }
 
     /// The addresses that answer [`Command::Resolve`], or why there are none.
     pub fn resolved(&mut self, now: Instant, answer: Result<Vec<IpAddr>, String>, rng: &mut dyn CryptoRng) {
         let State::Racing(race) = &mut self.state else { return };
-        let Some(endpoint) = race.asked.checked_sub(1).and_then(|at| self.config.gateways.get(at)) else {
-            return;
-        };
-        if !std::mem::take(&mut race.resolving) {
-            return;
-        }
+        let Some(name) = race.resolving.take() else { return };
         let why = match answer {
             Ok(addresses) if !addresses.is_empty() => {
-                let candidate = |ip| Candidate {
-                    remote: SocketAddr::new(ip, endpoint.port),
-                    host: endpoint.host.clone(),
-                };
+                let candidate = |ip| Candidate { remote: SocketAddr::new(ip, name.port), name: name.clone() };
                 race.candidates.extend(families_in_turn(addresses).into_iter().map(candidate));
                 None
             }
@@ -125,7 +147,7 @@ impl Session {
         if let Some(why) = why {
             race.note(Explanation::new(
                 Cause::Unreachable,
-                format!("The gateway's name {} cannot be found: {why}.", endpoint.host),
+                format!("The gateway's name {} cannot be found: {why}.", name.host),
                 "Check the name in the profile and the network's DNS.",
             ));
         }
@@ -141,6 +163,8 @@ impl Session {
         };
         let mut config = self.config.initiator.clone();
         config.wall_clock = self.wall_clock;
+        config.initial_contact &= !self.clean;
+        config.redirected_from.clone_from(&candidate.name.from);
         if self.config.identity_from_address {
             config.local_id = Identification::address(path.local.ip());
         }
@@ -148,12 +172,18 @@ impl Session {
             Ok(initiator) => {
                 let wait = if race.candidates.is_empty() { NEXT_GATEWAY } else { NEXT_ADDRESS };
                 race.next_at = Some(now + wait);
-                race.runners.push(Runner { link: path.link, candidate, initiator });
+                race.runners.push(Runner {
+                    link: path.link,
+                    candidate,
+                    initiator,
+                    probe: None,
+                    unreached: None,
+                });
                 self.drive_race(now, rng);
             }
             Err(error) => {
                 self.commands.push_back(Command::ClosePath(path.link));
-                self.refused(now, &error, &candidate.host, rng);
+                self.refused(now, &error, &candidate.name.host, rng);
             }
         }
         true
@@ -192,9 +222,10 @@ impl Session {
 
     /// The system says that what was sent on this link does not arrive. Anybody can make it say so: the next address is
     /// tried at once, and this one goes on.
-    pub fn path_refused(&mut self, now: Instant, link: u32, rng: &mut dyn CryptoRng) {
+    pub fn path_refused(&mut self, now: Instant, link: u32, why: Unreached, rng: &mut dyn CryptoRng) {
         let State::Racing(race) = &mut self.state else { return };
-        if race.runners.iter().any(|runner| runner.link == link) {
+        if let Some(runner) = race.runners.iter_mut().find(|runner| runner.link == link) {
+            runner.unreached = Some(why);
             race.next_at = None;
             self.drive_race(now, rng);
         }
@@ -214,6 +245,13 @@ impl Session {
         let State::Racing(race) = &mut self.state else { return Err(PeerMisbehaved::WrongSpi) };
         let runner = race.runners.iter_mut().find(|runner| runner.link == path.link);
         let runner = runner.ok_or(PeerMisbehaved::WrongSpi)?;
+        if let Some(probe) = &mut runner.probe
+            && probe.spi().is_some_and(|spi| datagram.starts_with(&spi.to_be_bytes()))
+        {
+            let result = probe.handle_datagram(now, path, datagram, rng);
+            self.drive_race(now, rng);
+            return result;
+        }
         let result = runner.initiator.handle_datagram(now, path, datagram, rng);
         self.drive_race(now, rng);
         result
@@ -226,23 +264,27 @@ impl Session {
         let State::Racing(race) = &mut self.state else { return };
         for runner in &mut race.runners {
             runner.initiator.handle_timeout(now, rng);
+            if let Some(probe) = &mut runner.probe {
+                probe.handle_timeout(now, rng);
+            }
         }
         self.drive_race(now, rng);
     }
 
     /// When [`Self::race_timeout`] wants to be called.
     pub(super) fn race_poll(&self, race: &Race) -> Option<Instant> {
-        let ready = race.winner.is_none() && !race.resolving && race.opening.is_none();
-        let more = ready && race.has_more(self.config.gateways.len());
+        let ready = race.winner.is_none() && race.resolving.is_none() && race.opening.is_none();
+        let more = ready && race.has_more();
         let next = race.next_at.filter(|_| more);
         let runners = race.runners.iter().filter_map(|runner| runner.initiator.poll_timeout());
-        runners.chain(next).chain(self.farewell_poll()).min()
+        let probes = race.runners.iter().filter_map(|runner| runner.probe.as_ref()?.poll_timeout());
+        runners.chain(probes).chain(next).chain(self.farewell_poll()).min()
     }
 
     /// Ends all attempts; a gateway that may have made an IKE_SA is told.
-    pub(super) fn abort_race(&mut self, mut race: Race, rng: &mut dyn CryptoRng) {
+    pub(super) fn abort_race(&mut self, now: Instant, mut race: Race, rng: &mut dyn CryptoRng) {
         for runner in &mut race.runners {
-            runner.initiator.abort(rng);
+            runner.initiator.abort(now, rng);
             self.transmits.extend(std::iter::from_fn(|| runner.initiator.poll_transmit()));
             self.commands.push_back(Command::ClosePath(runner.link));
         }
@@ -251,9 +293,25 @@ impl Session {
     /// Takes out of the attempts what they have, and begins what is due.
     fn drive_race(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
         let State::Racing(race) = &mut self.state else { return };
+        let mut redirect = None;
         for runner in &mut race.runners {
+            if runner.probe.is_none() && runner.initiator.lacks_proposal() {
+                let ike_proposals = every_ike_proposal();
+                let config = InitiatorConfig { ike_proposals, ..self.config.initiator.clone() };
+                // Never more than the first exchange: it only shows what would be chosen.
+                runner.probe = Initiator::start(config, runner.initiator.path(), now, rng).ok();
+            }
+            if let Some(probe) = &mut runner.probe {
+                self.transmits.extend(std::iter::from_fn(|| probe.poll_transmit()));
+            }
             self.transmits.extend(std::iter::from_fn(|| runner.initiator.poll_transmit()));
+            redirect = runner.initiator.poll_redirect().map(|to| (to, runner.candidate.clone())).or(redirect);
         }
+        if let Some((to, by)) = redirect {
+            // Nobody vouches for it: whoever sent us there may still answer.
+            self.follow(now, to, &by);
+        }
+        let State::Racing(race) = &mut self.state else { return };
         let ended = race.runners.iter_mut().enumerate();
         let ended = ended.filter_map(|(at, runner)| Some((at, runner.initiator.poll_outcome()?))).next();
         match ended {
@@ -303,9 +361,18 @@ impl Session {
         let runner = race.runners.remove(at);
         self.commands.push_back(Command::ClosePath(runner.link));
         let chosen = race.winner.take_if(|winner| *winner == runner.link).is_some();
-        let explanation = self.explain(error, &runner.candidate.host);
+        let host = &runner.candidate.name.host;
+        let would_take = runner.probe.as_ref().and_then(Initiator::chosen);
+        let would_take = would_take.map(|suite| suite.syntax());
+        let explanation =
+            self.explain(error, Circumstances { would_take, unreached: runner.unreached, ..about(host) });
+        if let HandshakeError::Redirected(to) = error {
+            self.follow(now, to.clone(), &runner.candidate);
+            self.drive_race(now, rng);
+            return;
+        }
         if chosen && explanation.cause != Cause::Unreachable {
-            self.refused(now, error, &runner.candidate.host, rng);
+            self.refused(now, error, host, rng);
             return;
         }
         if let State::Racing(race) = &mut self.state {
@@ -318,20 +385,52 @@ impl Session {
     fn set_out_further(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
         let State::Racing(race) = &mut self.state else { return };
         let early = race.is_busy() && race.next_at.is_some_and(|at| now < at);
-        if race.resolving || race.opening.is_some() || early {
+        if race.resolving.is_some() || race.opening.is_some() || early {
             return;
         }
-        if let Some(candidate) = race.candidates.pop_front() {
+        // A name that a gateway sent us to comes before what is left of the others.
+        let sent = race.names.front().is_some_and(|name| name.from.is_some());
+        let candidate = if sent { None } else { race.candidates.pop_front() };
+        if let Some(candidate) = candidate {
             self.commands.push_back(Command::OpenPath(candidate.remote));
             race.opening = Some(candidate);
-        } else if let Some(endpoint) = self.config.gateways.get(race.asked) {
-            self.commands.push_back(Command::Resolve(endpoint.host.clone()));
-            race.asked += 1;
-            race.resolving = true;
+        } else if let Some(name) = race.names.pop_front() {
+            self.commands.push_back(Command::Resolve(name.host.clone()));
+            race.resolving = Some(name);
         } else if !race.is_busy() {
             let error = race.error.take();
             self.exhausted(now, error, rng);
         }
+    }
+
+    /// One gateway sends us to another. That one must prove to be whom the profile expects, as any other.
+    fn follow(&mut self, now: Instant, to: GatewayName, by: &Candidate) {
+        let allowed = self.may_follow(now);
+        let State::Racing(race) = &mut self.state else { return };
+        race.next_at = None;
+        if !allowed {
+            race.note(sent_in_circles());
+            return;
+        }
+        tracing::info!(from = %by.remote.ip(), %to, "the gateway sends us to another one");
+        let from = Some(GatewayName::Address(by.remote.ip()));
+        let name = Name { host: to.to_string(), port: by.name.port, from };
+        match to {
+            GatewayName::Address(ip) => {
+                race.candidates.push_front(Candidate { remote: SocketAddr::new(ip, name.port), name });
+            }
+            GatewayName::Host(_) => race.names.push_front(name),
+        }
+    }
+
+    /// Whether one more redirection may be followed.
+    pub(super) fn may_follow(&mut self, now: Instant) -> bool {
+        self.redirects.retain(|at| now < *at + REDIRECT_PERIOD);
+        let allowed = self.redirects.len() < MAX_REDIRECTS;
+        if allowed {
+            self.redirects.push(now);
+        }
+        allowed
     }
 
     /// No gateway is left to try.
@@ -352,9 +451,9 @@ impl Session {
 
     /// A gateway refused us in a way that another one would not mend.
     fn refused(&mut self, now: Instant, error: &HandshakeError, host: &str, rng: &mut dyn CryptoRng) {
-        let explanation = self.explain(error, host);
+        let explanation = self.explain(error, about(host));
         if let State::Racing(race) = std::mem::replace(&mut self.state, State::Idle) {
-            self.abort_race(*race, rng);
+            self.abort_race(now, *race, rng);
         }
         let by_password = matches!(self.config.initiator.auth, LocalAuth::EapMschapv2 { .. });
         match error {
@@ -377,11 +476,26 @@ impl Session {
         }
     }
 
-    fn explain(&self, error: &HandshakeError, host: &str) -> Explanation {
-        let offered: Vec<String> =
-            self.config.initiator.ike_proposals.iter().map(ToString::to_string).collect();
-        Explanation::of_handshake(error, host, &offered.join(", "))
+    fn explain(&self, error: &HandshakeError, known: Circumstances<'_>) -> Explanation {
+        let config = &self.config.initiator;
+        let ike: Vec<String> = config.ike_proposals.iter().map(ToString::to_string).collect();
+        let esp: Vec<String> = config.esp_proposals.iter().map(ToString::to_string).collect();
+        let clock_is_wrong = self.wall_clock < IMPOSSIBLE_BEFORE;
+        let known = Circumstances { ike: ike.join(", "), esp: esp.join(", "), clock_is_wrong, ..known };
+        Explanation::of_handshake(error, &known)
     }
+}
+
+fn about(gateway: &str) -> Circumstances<'_> {
+    Circumstances { gateway, ..Circumstances::default() }
+}
+
+fn sent_in_circles() -> Explanation {
+    Explanation::new(
+        Cause::Failed,
+        "The gateways send this client to each other without end.",
+        "Ask the administrator to look into the gateways' redirection.",
+    )
 }
 
 /// The addresses of a name with the families in turn, beginning with the one that the system puts first (RFC 8305

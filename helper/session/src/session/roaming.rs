@@ -329,7 +329,8 @@ impl Session {
                     self.open(remote, true);
                 }
             }
-            SaEvent::ChildUp { .. }
+            SaEvent::Redirected(_)
+            | SaEvent::ChildUp { .. }
             | SaEvent::ChildCarries { .. }
             | SaEvent::ChildDown { .. }
             | SaEvent::ChildRefused(_)

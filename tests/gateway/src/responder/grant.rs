@@ -15,6 +15,7 @@ use ropewalk_ike::wire::{
 use super::AuthDesk;
 use super::init::Agreed;
 use crate::leases::Asker;
+use crate::settings::Childless;
 
 /// What the first request of IKE_AUTH asks for, kept until the client has proved itself.
 #[derive(Clone, Debug, Default)]
@@ -110,11 +111,26 @@ impl Wishes {
         if addresses.is_empty() {
             return refuse(NotifyType::InternalAddressFailure, addresses);
         }
+        let childless = self.proposals.is_empty();
+        match desk.settings.childless {
+            Childless::Never if childless => return refuse(NotifyType::NoProposalChosen, addresses),
+            Childless::Force if !childless => return refuse(NotifyType::NoAdditionalSas, addresses),
+            Childless::Never | Childless::Allow | Childless::Force => {}
+        }
         let has_family = |selector: &TrafficSelector| {
             addresses.iter().any(|address| address.is_ipv4() == selector.start().is_ipv4())
         };
         let mut reachable = settings.traffic_selectors();
         reachable.selectors.retain(has_family);
+        if childless {
+            let payloads = vec![Payload::Cp(self.reply(desk, config, &addresses))];
+            let policy = ChildPolicy {
+                proposals: settings.esp_proposals.clone(),
+                ts_local: reachable,
+                ts_remote: hosts(&addresses),
+            };
+            return Grant { payloads, child: None, addresses, policy };
+        }
         let ts_remote = self.ts_i.narrow(&hosts(&addresses));
         let ts_local = self.ts_r.narrow(&reachable);
         if ts_local.selectors.is_empty() || ts_remote.selectors.is_empty() {

@@ -15,11 +15,11 @@ use ropewalk_ike::proposal::{ChosenIke, select_ike};
 use ropewalk_ike::time::Instant;
 use ropewalk_ike::wire::{
     CertEncoding, CertificateRequest, Flags, Header, KeyExchange, Nonce, Notify, NotifyType, ParsedMessage,
-    Payload, Proposal, SecurityAssociation, emit_message, find_notify,
+    Payload, Proposal, Redirect, SecurityAssociation, emit_message, find_notify,
 };
 
 use super::cookie::{CookieJar, Subject};
-use crate::settings::Settings;
+use crate::settings::{Childless, RedirectAt, Settings};
 
 /// Octets of our nonce: at least half the largest PRF's key (RFC 7296 section 2.10).
 const NONCE_LEN: usize = 32;
@@ -46,6 +46,8 @@ pub struct Agreed {
     pub nat: NatSituation,
     /// What the client can do.
     pub features: Features,
+    /// It can be sent to another gateway (RFC 5685).
+    pub redirectable: bool,
     /// The hash algorithms it takes in signatures (RFC 7427).
     pub peer_hashes: Vec<u16>,
     /// The keys of the IKE_SA.
@@ -115,6 +117,13 @@ pub fn answer(
             return Ok(stateless(header, Notify::new(NotifyType::Cookie, cookie)));
         }
     }
+    let redirectable = [NotifyType::RedirectSupported, NotifyType::RedirectedFrom]
+        .into_iter()
+        .any(|ty| find_notify(payloads, ty).is_some());
+    if let Some((RedirectAt::Init, to)) = settings.redirect.as_ref().filter(|_| redirectable) {
+        let redirect = Redirect { to: to.clone(), nonce: request.nonce.data.clone() };
+        return Ok(stateless(header, redirect.notify()));
+    }
     let Some((suite, mut proposal)) =
         select_ike(request.proposals, &settings.ike_proposals, Some(request.ke.group))
     else {
@@ -170,6 +179,7 @@ pub fn answer(
         response,
         nat,
         features: Features { fragmentation, mobike: false },
+        redirectable,
         peer_hashes: hashes.map(|notify| notify.data_u16_list().collect()).unwrap_or_default(),
         keys,
         protection,
@@ -195,6 +205,9 @@ fn announcements(settings: &Settings, spis: IkeSpis, path: Path, fragmentation: 
     }
     if settings.certificate.is_some() || !settings.client_authorities.is_empty() {
         payloads.push(Payload::Notify(Notify::signature_hash_algorithms(&SIGNATURE_HASHES)));
+    }
+    if settings.childless != Childless::Never {
+        payloads.push(Payload::Notify(Notify::status(NotifyType::ChildlessIkev2Supported)));
     }
     let authorities = settings.client_authorities.certreq();
     if !authorities.is_empty() {

@@ -26,12 +26,12 @@ use ropewalk_ike::exchange::retransmit::{Arrival, ResponseWindow};
 use ropewalk_ike::exchange::sa::{IkeSa, SaParams};
 use ropewalk_ike::exchange::{Path, Role, Transmit};
 use ropewalk_ike::time::{Instant, UnixTime};
-use ropewalk_ike::wire::{ExchangeType, Flags, Header, Notify, ParsedMessage, Payload, Protocol};
+use ropewalk_ike::wire::{ExchangeType, Flags, Header, Notify, ParsedMessage, Payload, Protocol, Redirect};
 
 use self::auth::{Admitted, AuthState, FirstAwaited, Refused, Verdict};
 use self::init::Agreed;
 use crate::leases::Leases;
-use crate::settings::Settings;
+use crate::settings::{RedirectAt, Settings};
 
 /// What the gateway as a whole lends to a client in IKE_AUTH.
 pub struct AuthDesk<'a> {
@@ -57,6 +57,8 @@ pub struct Entered {
     pub addresses: Vec<IpAddr>,
     /// It knows of no other IKE_SA with us.
     pub initial_contact: bool,
+    /// It can be sent to another gateway (RFC 5685).
+    pub redirectable: bool,
     /// The keys, for a key log.
     pub keys: IkeKeys,
 }
@@ -237,6 +239,15 @@ impl HalfOpen {
         rng: &mut dyn CryptoRng,
     ) -> (Step, Result<(), PeerMisbehaved>) {
         let Admitted { proof, peer_id, name, wishes } = admitted;
+        if let Some((RedirectAt::Auth, to)) =
+            desk.settings.redirect.as_ref().filter(|_| self.agreed.redirectable)
+        {
+            let redirect = Redirect { to: to.clone(), nonce: Vec::new() };
+            let mut answer = proof;
+            answer.push(Payload::Notify(redirect.notify()));
+            let outcome = self.answer(header, &answer, transmits, rng);
+            return (Step::Stay(self), outcome);
+        }
         let grant = wishes.grant(desk, &self.agreed, &name, rng);
         let mut answer = proof;
         answer.extend(grant.payloads);
@@ -245,9 +256,13 @@ impl HalfOpen {
             answer.push(Payload::Notify(Notify::status(ropewalk_ike::wire::NotifyType::MobikeSupported)));
             answer.extend(additional_addresses(&desk.settings.addresses, self.path.local.ip()));
         }
+        if let Some(tokens) = &desk.settings.crash_tokens {
+            answer.push(Payload::Notify(tokens.notify(self.agreed.spis)));
+        }
         if let Err(misbehaved) = self.answer(header, &answer, transmits, rng) {
             return (Step::Stay(self), Err(misbehaved));
         }
+        let redirectable = self.agreed.redirectable;
         let Self { agreed, window, path, .. } = *self;
         let Agreed { spis, suite, prf, nat, mut features, keys, protection, .. } = *agreed;
         features.mobike = mobike;
@@ -279,7 +294,8 @@ impl HalfOpen {
             },
         );
         let initial_contact = wishes.initial_contact;
-        let entered = Entered { sa, name, addresses: grant.addresses, initial_contact, keys };
+        let addresses = grant.addresses;
+        let entered = Entered { sa, name, addresses, initial_contact, redirectable, keys };
         (Step::Entered(Box::new(entered)), Ok(()))
     }
 }

@@ -27,8 +27,11 @@ use crate::proposal::ChosenIke;
 use crate::time::Instant;
 use crate::wire::{
     Attribute, AuthMethod, Authentication, CertEncoding, Certificate, ConfigType, Configuration, Delete,
-    ExchangeType, Flags, Header, Identification, Notify, NotifyType, ParsedMessage, Payload,
+    ExchangeType, Flags, Header, Identification, Notify, NotifyType, ParsedMessage, Payload, Redirect,
 };
+
+/// Answers with the same keys that are kept beside the first.
+const MAX_TWINS: usize = 7;
 
 /// What IKE_SA_INIT agreed on.
 pub struct Negotiated {
@@ -60,6 +63,8 @@ pub struct Negotiated {
     pub features: Features,
     /// The hash algorithms it takes in signatures (RFC 7427).
     pub peer_hashes: Vec<u16>,
+    /// It takes IKE_AUTH without a CHILD_SA (RFC 6023).
+    pub childless: bool,
     /// It sent a certificate request.
     pub certificate_requested: bool,
 }
@@ -83,6 +88,8 @@ pub struct AuthSent {
     protection: Protection,
     child: ChildOffer,
     awaiting: Awaiting,
+    /// Answers that lead to the same keys and differ elsewhere: only one of them is what the gateway sent and proves.
+    twins: Vec<Negotiated>,
     /// The gateway's ID payload body, once it proved itself in an EAP exchange.
     gateway_id: Option<Identification>,
 }
@@ -150,7 +157,8 @@ impl AuthSent {
             LocalAuth::Psk(_) | LocalAuth::Certificate(_) => Awaiting::Proof,
             LocalAuth::EapMschapv2 { .. } => Awaiting::EapStart,
         };
-        let mut state = Self { negotiated, keys, protection, child, awaiting, gateway_id: None };
+        let twins = Vec::new();
+        let mut state = Self { negotiated, keys, protection, child, awaiting, twins, gateway_id: None };
         let payloads = state.first_request(config)?;
         let datagrams = state.seal(ExchangeType::IkeAuth, 1, &payloads, rng)?;
         Ok((state, datagrams))
@@ -172,6 +180,21 @@ impl AuthSent {
     #[must_use]
     pub fn believed(&self) -> Believed {
         self.negotiated.believed
+    }
+
+    /// Offers another answer to the same request; it comes back when it has keys of its own.
+    #[must_use]
+    pub fn offer_twin(&mut self, other: Box<Negotiated>) -> Option<Box<Negotiated>> {
+        let own = &self.negotiated;
+        let same = (own.spis, own.suite, &own.nonce_r) == (other.spis, other.suite, &other.nonce_r)
+            && own.shared_secret == other.shared_secret;
+        if !same || self.gateway_id.is_some() {
+            return Some(other);
+        }
+        if self.twins.len() < MAX_TWINS {
+            self.twins.push(*other);
+        }
+        None
     }
 
     /// Whether our own proof is with the gateway, so that it may have refused that.
@@ -307,7 +330,13 @@ impl AuthSent {
         if let Some(request) = configuration_request(config) {
             payloads.push(Payload::Cp(request));
         }
-        payloads.extend(self.child.payloads());
+        if config.initial_contact {
+            payloads.push(Payload::Notify(Notify::status(NotifyType::InitialContact)));
+        }
+        // A gateway that wants none takes no other request, and one that does not mind loses a round trip.
+        if !self.negotiated.childless {
+            payloads.extend(self.child.payloads());
+        }
         if config.mobike {
             payloads.push(Payload::Notify(Notify::status(NotifyType::MobikeSupported)));
             let own = config.own_addresses.as_deref().unwrap_or_default();
@@ -351,11 +380,13 @@ impl AuthSent {
                 }
                 let gateway_id = find_id(&payloads)?.clone();
                 self.verify_gateway(config, &gateway_id, &payloads)?;
+                stay(&payloads)?;
                 Ok(Verdict::Done(Box::new(Proven { gateway_id, payloads })))
             }
             Awaiting::EapStart => {
                 let gateway_id = find_id(&payloads)?.clone();
                 self.verify_gateway(config, &gateway_id, &payloads)?;
+                stay(&payloads)?;
                 self.gateway_id = Some(gateway_id);
                 let LocalAuth::EapMschapv2 { identity, user, password } = &config.auth else {
                     return Err(PeerMisbehaved::EapOutOfPlace.into());
@@ -375,6 +406,7 @@ impl AuthSent {
                 {
                     return Err(HandshakeError::EapProof);
                 }
+                stay(&payloads)?;
                 Ok(Verdict::Done(Box::new(Proven { gateway_id, payloads })))
             }
         }
@@ -399,8 +431,28 @@ impl AuthSent {
         }
     }
 
-    /// Checks who the gateway is and that it can prove it.
+    /// Checks who the gateway is and that it can prove it, over the answer that it gave.
     fn verify_gateway(
+        &mut self,
+        config: &InitiatorConfig,
+        gateway_id: &Identification,
+        payloads: &[Payload],
+    ) -> Result<(), HandshakeError> {
+        let first = self.verify_answer(config, gateway_id, payloads);
+        let mut result = first.clone();
+        while result.is_err()
+            && let Some(twin) = self.twins.pop()
+        {
+            let Negotiated { response, nat, features, peer_hashes, .. } = twin;
+            let own = &mut self.negotiated;
+            (own.response, own.nat, own.features, own.peer_hashes) = (response, nat, features, peer_hashes);
+            result = self.verify_answer(config, gateway_id, payloads);
+        }
+        self.twins.clear();
+        result.or(first)
+    }
+
+    fn verify_answer(
         &self,
         config: &InitiatorConfig,
         gateway_id: &Identification,
@@ -462,9 +514,19 @@ impl AuthSent {
         }
         let negotiated = &self.negotiated;
         let nonces = (negotiated.nonce_i.as_slice(), negotiated.nonce_r.as_slice());
-        let child = match self.child.accept(payloads, negotiated.prf, &self.keys.sk_d, None, nonces) {
-            Ok(child) => child,
-            Err(misbehaved) => return AuthStep::Failed { state: Some(self), error: misbehaved.into() },
+        // Without one, whether so agreed or not, it is asked for in an exchange of its own.
+        let answered = payloads.iter().any(|payload| matches!(payload, Payload::Sa(_)));
+        let child = if answered && !negotiated.childless {
+            match self.child.accept(payloads, negotiated.prf, &self.keys.sk_d, None, nonces) {
+                Ok(child) => Some(child),
+                Err(misbehaved) => return AuthStep::Failed { state: Some(self), error: misbehaved.into() },
+            }
+        } else {
+            None
+        };
+        let (ts_local, ts_remote) = match &child {
+            Some(child) => (child.ts_local.clone(), child.ts_remote.clone()),
+            None => (config.ts_i.clone(), config.ts_r.clone()),
         };
         let inner = payloads.iter().find_map(|payload| match payload {
             Payload::Cp(reply) if reply.ty == ConfigType::Reply => Some(InnerConfig::from_reply(reply)),
@@ -474,7 +536,7 @@ impl AuthSent {
             config.mobike && notifies(payloads, NotifyType::MobikeSupported).next().is_some();
         let mobility = Mobility::of_initiator(config.own_addresses.clone(), payloads);
         let Self { negotiated, keys, protection, .. } = *self;
-        let sa = IkeSa::new(
+        let mut sa = IkeSa::new(
             now,
             SaParams {
                 role: Role::Initiator,
@@ -491,16 +553,13 @@ impl AuthSent {
                 nat: negotiated.nat,
                 ike_proposals: config.ike_proposals.clone(),
                 lifetimes: config.lifetimes,
-                policy: ChildPolicy {
-                    proposals: config.esp_proposals.clone(),
-                    ts_local: child.ts_local.clone(),
-                    ts_remote: child.ts_remote.clone(),
-                },
-                child: Some(child),
+                policy: ChildPolicy { proposals: config.esp_proposals.clone(), ts_local, ts_remote },
+                child,
                 dpd: config.dpd,
                 mobility,
             },
         );
+        sa.take_token(payloads);
         AuthStep::Established(Box::new(Established { sa, inner: inner.unwrap_or_default(), keys }))
     }
 }
@@ -540,6 +599,17 @@ fn find_auth(payloads: &[Payload]) -> Result<&Authentication, PeerMisbehaved> {
         _ => None,
     });
     found.ok_or(PeerMisbehaved::MissingPayload { what: "the AUTH payload" })
+}
+
+/// Whether the gateway, which has proved itself, wants to keep us (RFC 5685 section 6).
+fn stay(payloads: &[Payload]) -> Result<(), HandshakeError> {
+    match notifies(payloads, NotifyType::Redirect).next() {
+        None => Ok(()),
+        Some(notify) => {
+            let redirect = Redirect::parse(&notify.data).map_err(PeerMisbehaved::from)?;
+            Err(HandshakeError::Redirected(redirect.to))
+        }
+    }
 }
 
 fn has_eap(payloads: &[Payload]) -> bool {

@@ -17,8 +17,8 @@ use crate::exchange::sa::Features;
 use crate::exchange::{IkeSpis, Path};
 use crate::proposal::{ChosenIke, ike_offer, validate_ike_answer};
 use crate::wire::{
-    CertificateRequest, ExchangeType, Flags, Header, KeyExchange, Nonce, Notify, NotifyType, ParsedMessage,
-    Payload, Proposal, SecurityAssociation, TransformType, emit_message,
+    CertificateRequest, ExchangeType, Flags, GatewayName, Header, KeyExchange, Nonce, Notify, NotifyType,
+    ParsedMessage, Payload, Proposal, Redirect, SecurityAssociation, TransformType, emit_message,
 };
 
 /// Forms beside the first that may follow at once: RFC 7296 section 2.6.1 needs one cookie and one group in any order and a
@@ -56,6 +56,7 @@ pub struct Believed {
 pub struct InitSent {
     spi: u64,
     nonce: Vec<u8>,
+    redirected_from: Option<GatewayName>,
     offer: Vec<Proposal>,
     /// One for each group that was asked for, the last one asked for at the end.
     keys: Vec<KeyPair>,
@@ -75,6 +76,8 @@ pub enum InitStep {
     Note(HandshakeError),
     /// A further form of the request, with a cookie or another group, is to be sent.
     Again(Vec<u8>),
+    /// The gateway, or whoever has seen our request, sends us to another one.
+    Redirected(GatewayName),
     /// It agrees.
     Answered(Box<Negotiated>),
 }
@@ -107,6 +110,7 @@ impl InitSent {
         let mut state = Self {
             spi,
             nonce,
+            redirected_from: config.redirected_from.clone(),
             offer,
             keys: Vec::new(),
             forms: Vec::new(),
@@ -188,6 +192,7 @@ impl InitSent {
             match notify.ty {
                 NotifyType::Cookie => return self.with_cookie(notify, path),
                 NotifyType::InvalidKePayload => return self.with_group(notify, path, rng),
+                NotifyType::Redirect => return self.with_redirect(notify),
                 NotifyType::NoProposalChosen => return InitStep::Note(HandshakeError::NoProposalChosen),
                 ty if ty.is_error() => return InitStep::Note(HandshakeError::Refused(ty)),
                 _ => {}
@@ -231,6 +236,14 @@ impl InitSent {
         let octets = self.emit(path, &key, cookie.as_deref());
         self.keys.push(key);
         self.add(Form { group: wanted, cookie, octets })
+    }
+
+    fn with_redirect(&self, notify: &Notify) -> InitStep {
+        match Redirect::parse(&notify.data) {
+            Ok(redirect) if redirect.nonce == self.nonce => InitStep::Redirected(redirect.to),
+            Ok(_) => InitStep::Ignore(PeerMisbehaved::RedirectNonce),
+            Err(wire) => InitStep::Ignore(wire.into()),
+        }
     }
 
     fn may_send(&self, group: u16, cookie: &Option<Vec<u8>>) -> bool {
@@ -304,6 +317,7 @@ impl InitSent {
                 mobike: false,
             },
             peer_hashes: hashes.map(|notify| notify.data_u16_list().collect()).unwrap_or_default(),
+            childless: notifies(payloads, NotifyType::ChildlessIkev2Supported).next().is_some(),
             certificate_requested: payloads.iter().any(|payload| matches!(payload, Payload::CertReq(_))),
         })
     }
@@ -339,6 +353,10 @@ impl InitSent {
             )),
             Payload::Notify(Notify::status(NotifyType::IkeFragmentationSupported)),
             Payload::Notify(Notify::signature_hash_algorithms(&SIGNATURE_HASHES)),
+            Payload::Notify(match &self.redirected_from {
+                Some(gateway) => gateway.redirected_from(),
+                None => Notify::status(NotifyType::RedirectSupported),
+            }),
         ]);
         let header = Header {
             spi_i: self.spi,

@@ -9,6 +9,7 @@
 //! proves nothing either, further ones are kept too and tried when the first leads nowhere (section 2.4).
 
 pub mod auth;
+mod childless;
 pub mod eap_rounds;
 pub mod init;
 pub mod outcome;
@@ -19,14 +20,17 @@ use std::time::Duration;
 use rand_core::CryptoRng;
 
 use self::auth::{AuthSent, AuthStep, Negotiated};
+use self::childless::{Completing, Completion};
 use self::init::{Believed, InitSent, InitStep};
 pub use self::outcome::{Established, HandshakeError, InnerConfig};
 use super::config::InitiatorConfig;
+use super::protect::SAFE_DATAGRAM;
 use super::retransmit::{Due, Outstanding, RetransmitPolicy};
 use super::{IkeSpis, Path, Transmit};
 use crate::error::PeerMisbehaved;
+use crate::proposal::ChosenIke;
 use crate::time::Instant;
-use crate::wire::{ExchangeType, Message, ParsedMessage, Payload};
+use crate::wire::{ExchangeType, GatewayName, Message, ParsedMessage, Payload};
 
 /// Answers to IKE_SA_INIT that are kept at most: a gateway sends one for each form of the request.
 const MAX_ANSWERS: usize = 8;
@@ -58,13 +62,17 @@ pub struct Initiator {
     released: bool,
     /// Answers that nothing was made of yet.
     held: VecDeque<Box<Negotiated>>,
-    /// The responder's SPIs of the answers that were tried.
-    tried: Vec<u64>,
+    /// The answers that were tried, as received: a forged copy may differ from the true one anywhere.
+    tried: Vec<Vec<u8>>,
     tracks: Vec<Track>,
     first_answer: Option<Instant>,
     /// Something protected came in: there is a gateway behind one of the answers.
     spoken: bool,
     linger: Option<Instant>,
+    /// The IKE_SA is there, its CHILD_SA is not.
+    completing: Option<Completing>,
+    /// Where an answer in the clear sent us.
+    redirect: Option<GatewayName>,
     /// What was said in the clear.
     noted: Option<HandshakeError>,
     /// How the last track ended.
@@ -114,6 +122,8 @@ impl Initiator {
             first_answer: None,
             spoken: false,
             linger: None,
+            completing: None,
+            redirect: None,
             noted: None,
             refused: None,
             over: false,
@@ -150,6 +160,29 @@ impl Initiator {
         self.transmits.pop_front()
     }
 
+    /// Whether somebody who answers says that none of our proposals will do. Nobody vouches for it yet.
+    #[must_use]
+    pub fn lacks_proposal(&self) -> bool {
+        matches!(
+            self.noted,
+            Some(
+                HandshakeError::NoProposalChosen
+                    | HandshakeError::Misbehaved(PeerMisbehaved::GroupNotOffered { .. })
+            )
+        )
+    }
+
+    /// What the gateway chose, while IKE_AUTH has not begun.
+    #[must_use]
+    pub fn chosen(&self) -> Option<ChosenIke> {
+        self.held.front().map(|answer| answer.suite)
+    }
+
+    /// Another gateway that an answer to IKE_SA_INIT named, once. Nobody vouches for it: this attempt goes on.
+    pub fn poll_redirect(&mut self) -> Option<GatewayName> {
+        self.redirect.take()
+    }
+
     /// The end of the attempt, once.
     pub fn poll_outcome(&mut self) -> Option<Result<Box<Established>, HandshakeError>> {
         self.outcome.take()
@@ -161,6 +194,9 @@ impl Initiator {
         if self.over {
             return None;
         }
+        if let Some(completing) = &self.completing {
+            return completing.poll_timeout();
+        }
         let tracks = self.tracks.iter().map(|track| track.outstanding.timeout());
         let soliciting = self.soliciting.as_ref().map(Outstanding::timeout);
         tracks.chain(soliciting).chain(self.linger).min()
@@ -169,6 +205,11 @@ impl Initiator {
     /// Acts on the clock.
     pub fn handle_timeout(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
         if self.over {
+            return;
+        }
+        if let Some(completing) = &mut self.completing {
+            completing.handle_timeout(now, rng);
+            self.complete(now, rng);
             return;
         }
         let mut silent = Vec::new();
@@ -187,8 +228,14 @@ impl Initiator {
             }
         }
         for at in silent.into_iter().rev() {
-            self.tracks.remove(at);
-            let error = self.noted.clone().unwrap_or(HandshakeError::NoAnswer { after_init: true });
+            let track = self.tracks.remove(at);
+            let large = track.outstanding.datagrams().iter().map(Vec::len).max().unwrap_or(0);
+            let silence = if large > SAFE_DATAGRAM && !self.spoken {
+                HandshakeError::LargeUnanswered { octets: large }
+            } else {
+                HandshakeError::NoAnswer { after_init: true }
+            };
+            let error = self.noted.clone().unwrap_or(silence);
             self.refused.get_or_insert(error);
         }
         if hedge {
@@ -227,6 +274,11 @@ impl Initiator {
         if self.over {
             return Ok(());
         }
+        if let Some(completing) = &mut self.completing {
+            let result = completing.handle_datagram(now, path, datagram, rng);
+            self.complete(now, rng);
+            return result;
+        }
         let parsed = Message::parse(datagram)?;
         let header = parsed.header;
         if !header.flags.response {
@@ -245,19 +297,29 @@ impl Initiator {
         if header.spi_i != self.init.spi() {
             return Err(PeerMisbehaved::WrongSpi);
         }
-        let Some(at) = self.tracks.iter().position(|track| track.spis.responder == header.spi_r) else {
-            let message_id = header.message_id;
-            return Err(match self.tracks.is_empty() {
-                true => PeerMisbehaved::UnexpectedResponse { message_id },
-                false => PeerMisbehaved::WrongSpi,
-            });
-        };
-        self.handle_auth(now, at, path, (datagram, &parsed), rng)
+        // A forged answer can have the true one's SPI: which of them this belongs to is known by its keys.
+        let mut result = Err(match self.tracks.is_empty() {
+            true => PeerMisbehaved::UnexpectedResponse { message_id: header.message_id },
+            false => PeerMisbehaved::WrongSpi,
+        });
+        for at in 0..self.tracks.len() {
+            if self.tracks.get(at).is_some_and(|track| track.spis.responder == header.spi_r) {
+                result = self.handle_auth(now, at, path, (datagram, &parsed), rng);
+                if !matches!(result, Err(PeerMisbehaved::NotAuthentic { .. })) {
+                    break;
+                }
+            }
+        }
+        result
     }
 
     /// Ends the attempt from our side. A gateway that may have made an IKE_SA already is told once.
-    pub fn abort(&mut self, rng: &mut dyn CryptoRng) {
+    pub fn abort(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
         self.over = true;
+        if let Some(mut completing) = self.completing.take() {
+            completing.close(now, rng);
+            self.transmits.extend(std::iter::from_fn(|| completing.poll_transmit()));
+        }
         for track in std::mem::take(&mut self.tracks) {
             self.say_goodbye(track, rng);
         }
@@ -280,15 +342,20 @@ impl Initiator {
                     self.soliciting = Some(soliciting);
                 }
             }
+            InitStep::Redirected(to) => self.redirect = Some(to),
             InitStep::Answered(negotiated) => {
-                let spi = negotiated.spis.responder;
-                let held = self.held.iter().any(|held| held.spis.responder == spi);
-                if held || self.tried.contains(&spi) {
+                let held = self.held.iter().any(|held| held.response == negotiated.response);
+                if held || self.tried.contains(&negotiated.response) {
                     return Ok(());
                 }
                 if self.held.len() + self.tried.len() >= MAX_ANSWERS {
                     return Err(PeerMisbehaved::UnexpectedResponse { message_id: 0 });
                 }
+                let mut offered = Some(negotiated);
+                for track in &mut self.tracks {
+                    offered = offered.and_then(|negotiated| track.auth.offer_twin(negotiated));
+                }
+                let Some(negotiated) = offered else { return Ok(()) };
                 self.first_answer.get_or_insert(now);
                 self.soliciting = None;
                 self.held.push_back(negotiated);
@@ -337,21 +404,29 @@ impl Initiator {
                 self.send_track(0);
             }
             AuthStep::Established(established) => {
-                self.over = true;
                 for other in std::mem::take(&mut self.tracks) {
                     self.say_goodbye(other, rng);
                 }
-                self.outcome = Some(Ok(established));
+                self.held.clear();
+                if established.sa.children().is_empty() {
+                    self.completing = Some(Completing::begin(established, now, rng));
+                    self.complete(now, rng);
+                } else {
+                    self.over = true;
+                    self.outcome = Some(Ok(established));
+                }
             }
             AuthStep::Failed { state, error } => {
                 self.spoken = true;
                 // Perhaps the only thing wrong is that we signed another form of the request than was answered.
+                let proven = proven || state.as_ref().is_some_and(|state| state.is_proven());
                 let doubtful = has_signed && error == HandshakeError::AuthenticationFailed;
                 if let Some(state) = state {
                     self.say_goodbye(keep(state, outstanding), rng);
                 }
+                let vouched = proven || matches!(error, HandshakeError::Redirected(_));
                 self.refused = Some(error);
-                if proven && !doubtful {
+                if vouched && !doubtful {
                     self.end();
                 } else {
                     self.after_refusal(now, believed, doubtful, rng);
@@ -359,6 +434,24 @@ impl Initiator {
             }
         }
         Ok(())
+    }
+
+    /// Looks at what came of the wish for a CHILD_SA.
+    fn complete(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        let Some(completing) = self.completing.take() else { return };
+        let (completion, transmits) = completing.step(now, rng);
+        self.transmits.extend(transmits);
+        match completion {
+            Completion::Waiting(completing) => self.completing = Some(completing),
+            Completion::Done(established) => {
+                self.over = true;
+                self.outcome = Some(Ok(established));
+            }
+            Completion::Failed(error) => {
+                self.refused = Some(error);
+                self.end();
+            }
+        }
     }
 
     /// One answer led nowhere: what else is there?
@@ -397,10 +490,12 @@ impl Initiator {
     fn begin_next(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
         let Some(negotiated) = self.held.pop_front() else { return };
         self.linger = None;
-        self.tried.push(negotiated.spis.responder);
+        self.tried.push(negotiated.response.clone());
         let (spis, path, believed) = (negotiated.spis, negotiated.path, negotiated.believed);
         match AuthSent::begin(*negotiated, &self.config, rng) {
-            Ok((auth, datagrams)) => {
+            Ok((mut auth, datagrams)) => {
+                let others = std::mem::take(&mut self.held).into_iter();
+                self.held = others.filter_map(|other| auth.offer_twin(other)).collect();
                 let outstanding = Outstanding::new(now, 1, datagrams, RetransmitPolicy::AUTH);
                 self.tracks.push(Track { auth: Box::new(auth), spis, path, believed, outstanding });
                 self.send_track(self.tracks.len() - 1);

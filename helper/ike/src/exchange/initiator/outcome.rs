@@ -8,7 +8,7 @@ use crate::crypto::{CryptoError, IkeKeys};
 use crate::eap::{EapError, EapFailure};
 use crate::error::PeerMisbehaved;
 use crate::exchange::sa::IkeSa;
-use crate::wire::{Attribute, Configuration, NotifyType};
+use crate::wire::{Attribute, Configuration, GatewayName, NotifyType};
 
 /// What the Configuration payload granted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,6 +85,12 @@ pub enum HandshakeError {
         /// The first exchange was answered, a later one was not.
         after_init: bool,
     },
+    /// The gateway exists, but nobody answered a message that is too large for every path and could not be cut.
+    #[error("the gateway does not answer to a message of {octets} octets")]
+    LargeUnanswered {
+        /// Its size.
+        octets: usize,
+    },
     /// The gateway accepts none of our proposals for the IKE_SA.
     #[error("the gateway accepts none of the proposals")]
     NoProposalChosen,
@@ -129,6 +135,12 @@ pub enum HandshakeError {
     /// The IKE_SA came up, its CHILD_SA did not.
     #[error("the gateway refused the tunnel: {0}")]
     ChildRefused(NotifyType),
+    /// The gateway has proved itself and sends us to another one (RFC 5685).
+    #[error("the gateway sends its clients to {0}")]
+    Redirected(GatewayName),
+    /// The gateway ended the IKE_SA before it carried anything.
+    #[error("the gateway ended the connection at once")]
+    Closed,
     /// The gateway broke a rule in a message that it authenticated.
     #[error(transparent)]
     Misbehaved(#[from] PeerMisbehaved),

@@ -41,6 +41,8 @@ pub(super) fn config() -> InitiatorConfig {
         ts_i: TrafficSelectors::new(vec![TrafficSelector::any_v4()]),
         ts_r: TrafficSelectors::new(vec![TrafficSelector::any_v4()]),
         mobike: true,
+        initial_contact: true,
+        redirected_from: None,
         own_addresses: None,
         dpd: None,
         lifetimes: Lifetimes::default(),

@@ -92,7 +92,8 @@ impl End {
                 | SaEvent::PathWorks(_)
                 | SaEvent::PathFailed(_)
                 | SaEvent::MoveRefused(_)
-                | SaEvent::PeerAddresses => {}
+                | SaEvent::PeerAddresses
+                | SaEvent::Redirected(_) => {}
             }
         }
     }
