@@ -241,6 +241,19 @@ impl World {
         Ok(())
     }
 
+    /// ESP goes out of the client, and if it is carried, some comes back.
+    pub fn traffic(&mut self, carried: bool) {
+        let Some((spi_in, _)) = self.client.egress else { return };
+        self.client.session.note_outbound(self.now);
+        if carried {
+            self.client.session.note_inbound(self.now);
+            let theirs = self.gateway_children.values().find(|(_, child, _)| child.spi_out == spi_in);
+            if let (Some((_, theirs, _)), Some(gateway)) = (theirs, &mut self.gateway) {
+                gateway.note_inbound(theirs.spi_in, self.now);
+            }
+        }
+    }
+
     /// Whether what the gateway sends arrives where the client sends from.
     #[must_use]
     pub fn agree_on_path(&self) -> bool {

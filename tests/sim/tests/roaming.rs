@@ -208,6 +208,17 @@ fn a_dead_gateway_is_noticed_soon_when_there_is_traffic_and_the_state_does_not_l
 }
 
 #[test]
+fn traffic_that_nobody_answers_is_no_reason_to_call_a_living_gateway_dead() {
+    let mut world = connected(Setup::new(Auth::Psk), 55);
+    for _ in 0..3000 {
+        world.client.session.note_outbound(world.now);
+        let connected = |world: &World| world.client.phase() != Phase::Connected;
+        assert!(!world.run_until(Duration::from_millis(100), connected), "{}", message(&world));
+    }
+    assert_eq!(entries(&world), 1);
+}
+
+#[test]
 fn a_hint_in_the_clear_speeds_up_the_check_and_ends_nothing() {
     use ropewalk_ike::wire::{ExchangeType, Flags, Header, Notify, NotifyType, Payload, emit_message};
     let mut world = connected(Setup::new(Auth::Psk), 51);

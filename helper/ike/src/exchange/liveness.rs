@@ -45,7 +45,8 @@ impl IkeSa {
 
     /// Tells of an ESP packet to the peer.
     pub fn note_outbound(&mut self, at: Instant) {
-        if self.stall.since.is_none() && at > self.last_inbound {
+        let heard_since = self.stall.since.is_none_or(|since| since <= self.last_inbound);
+        if heard_since && at > self.last_inbound {
             self.stall.since = Some(at);
         }
     }
@@ -61,6 +62,13 @@ impl IkeSa {
     pub fn unanswered_since(&self) -> Option<Instant> {
         let started = self.in_flight.as_ref()?.outstanding.started();
         (self.last_inbound <= started).then_some(started)
+    }
+
+    /// When the peer had to be asked because ESP is sent and nothing at all is heard of it; `None` with checks switched off.
+    #[must_use]
+    pub fn stalled_since(&self) -> Option<Instant> {
+        let since = self.stall.since.filter(|since| self.last_inbound <= *since)?;
+        Some(since + self.stall.patience.min(self.dpd?))
     }
 
     /// Asks for a sign of life now, as after a hint that the peer may have restarted.

@@ -50,11 +50,20 @@ const HINT_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 enum Attempt {
     /// A socket was asked for; the path is tested first when the old one still works.
-    Opening { remote: SocketAddr, test: bool },
+    /// The move that it is to take the place of goes on until then.
+    Opening { remote: SocketAddr, test: bool, behind: Option<Move> },
     /// The gateway was asked by it.
     Testing { path: Path },
-    /// The gateway was told to use it; `home` is where we were before.
-    Moving { path: Path, home: Path, since: Instant },
+    /// The gateway was told to use it.
+    Moving { to: Move, since: Instant },
+}
+
+/// A move that the gateway was told of.
+#[derive(Clone, Copy, Debug)]
+struct Move {
+    path: Path,
+    /// Where we were before.
+    home: Path,
 }
 
 /// What a session knows about its way to the gateway.
@@ -219,8 +228,8 @@ impl Session {
         self.roaming.lost_at = Some(now);
         match self.roaming.attempt.take() {
             None => self.seek(now),
-            Some(Attempt::Opening { remote, .. }) => {
-                self.roaming.attempt = Some(Attempt::Opening { remote, test: false });
+            Some(Attempt::Opening { remote, behind, .. }) => {
+                self.roaming.attempt = Some(Attempt::Opening { remote, test: false, behind });
             }
             Some(Attempt::Testing { path }) => self.go_over(now, path, rng),
             Some(moving @ Attempt::Moving { .. }) => self.roaming.attempt = Some(moving),
@@ -230,17 +239,16 @@ impl Session {
 
     /// A socket that an attempt at another path uses is gone. Whether it was one of those.
     pub(super) fn attempt_lost(&mut self, now: Instant, link: u32, rng: &mut dyn CryptoRng) -> bool {
-        let (Some(Attempt::Testing { path }) | Some(Attempt::Moving { path, .. })) = &self.roaming.attempt
-        else {
-            return false;
+        let (path, home) = match &self.roaming.attempt {
+            Some(Attempt::Testing { path }) => (*path, None),
+            Some(Attempt::Moving { to, .. } | Attempt::Opening { behind: Some(to), .. }) => {
+                (to.path, Some(to.home).filter(|home| self.link == Some(home.link)))
+            }
+            Some(Attempt::Opening { behind: None, .. }) | None => return false,
         };
         if path.link != link {
             return false;
         }
-        let home = match &self.roaming.attempt {
-            Some(Attempt::Moving { home, .. }) if self.link == Some(home.link) => Some(*home),
-            Some(_) | None => None,
-        };
         self.drop_attempt();
         match (&mut self.state, home) {
             _ if self.link.is_none() => self.seek(now),
@@ -257,7 +265,7 @@ impl Session {
 
     /// The socket that an attempt at another path asked for. Whether it was one of those.
     pub(super) fn attempt_opened(&mut self, now: Instant, path: Path, rng: &mut dyn CryptoRng) -> bool {
-        let Some(Attempt::Opening { remote, test }) = self.roaming.attempt else { return false };
+        let Some(Attempt::Opening { remote, test, .. }) = self.roaming.attempt else { return false };
         if path.remote != remote {
             return false;
         }
@@ -265,7 +273,7 @@ impl Session {
         let in_use = sa.path();
         if self.link.is_some() && (in_use.local.ip(), in_use.remote) == (path.local.ip(), path.remote) {
             // The way that is in use already.
-            self.roaming.attempt = None;
+            self.drop_attempt();
             self.commands.push_back(Command::ClosePath(path.link));
         } else if test && self.link.is_some() {
             self.roaming.attempt = Some(Attempt::Testing { path });
@@ -280,12 +288,19 @@ impl Session {
 
     /// No socket can be opened for an attempt at another path. Whether it was one of those.
     pub(super) fn attempt_failed(&mut self, now: Instant) -> bool {
-        let Some(Attempt::Opening { test, .. }) = self.roaming.attempt else { return false };
-        self.roaming.attempt = None;
-        match self.roaming.others.pop_front() {
-            Some(next) => self.open(next, test),
-            None => self.review(now),
+        let Some(Attempt::Opening { test, behind, .. }) = self.roaming.attempt else { return false };
+        match (self.roaming.others.pop_front(), behind) {
+            (Some(next), _) => self.open(next, test),
+            (None, Some(behind)) => self.roaming.attempt = Some(Attempt::Moving { to: behind, since: now }),
+            (None, None) => {
+                self.roaming.attempt = None;
+                if self.link.is_none() && self.roaming.online {
+                    // The system need not tell of a way that opens later.
+                    self.roaming.retest = Some(now + FIRST_RETEST);
+                }
+            }
         }
+        self.review(now);
         true
     }
 
@@ -371,7 +386,11 @@ impl Session {
             }
             None if self.roaming.retest.is_some_and(|at| now >= at) => {
                 self.roaming.retest = None;
-                self.open(remote, true);
+                if self.link.is_some() {
+                    self.open(remote, true);
+                } else {
+                    self.seek(now);
+                }
             }
             Some(_) | None => {}
         }
@@ -385,12 +404,14 @@ impl Session {
         let grace = roaming.lost_at.filter(|_| !shown).map(|at| at + MOVE_GRACE);
         let testing = matches!(roaming.attempt, Some(Attempt::Testing { .. }));
         let unanswered = sa.unanswered_since().filter(|_| !shown && !testing && roaming.lost_at.is_none());
+        let stalled = sa.stalled_since().filter(|_| !shown && roaming.lost_at.is_none());
         let next = match &roaming.attempt {
             Some(Attempt::Moving { since, .. }) if !roaming.others.is_empty() => Some(*since + NEXT_ADDRESS),
             Some(_) | None => None,
         };
         let retest = roaming.retest.filter(|_| roaming.attempt.is_none());
-        [protocol, grace, unanswered.map(|at| at + UNANSWERED), next, retest].into_iter().flatten().min()
+        let silence = [unanswered, stalled].map(|since| since.map(|at| at + UNANSWERED));
+        silence.into_iter().chain([protocol, grace, next, retest]).flatten().min()
     }
 
     /// Says good-bye to the gateway for an IKE_SA that was given up when its path was gone, so that the next one gets the
@@ -418,9 +439,7 @@ impl Session {
     /// The connection ends or begins anew: nothing of the old way counts. Whether it ended because of its way, so that
     /// another try need not wait.
     pub(super) fn forget_roaming(&mut self) -> bool {
-        let troubled = self.roaming.lost_at.is_some()
-            || self.roaming.woke_at.is_some()
-            || matches!(self.roaming.attempt, Some(Attempt::Moving { .. }));
+        let troubled = self.roaming.lost_at.is_some() || self.roaming.woke_at.is_some() || self.is_moving();
         self.drop_attempt();
         let roaming = std::mem::take(&mut self.roaming);
         self.roaming.online = roaming.online;
@@ -470,16 +489,26 @@ impl Session {
     }
 
     fn open(&mut self, remote: SocketAddr, test: bool) {
-        self.drop_attempt();
-        self.roaming.attempt = Some(Attempt::Opening { remote, test });
+        let behind = match &self.roaming.attempt {
+            Some(Attempt::Moving { to, .. }) => Some(*to),
+            Some(Attempt::Opening { behind, .. }) => *behind,
+            Some(Attempt::Testing { .. }) | None => None,
+        };
+        if behind.is_none() {
+            self.drop_attempt();
+        }
+        self.roaming.attempt = Some(Attempt::Opening { remote, test, behind });
         self.commands.push_back(Command::OpenPath(remote));
     }
 
     fn go_over(&mut self, now: Instant, path: Path, rng: &mut dyn CryptoRng) {
         let State::Connected(sa) = &mut self.state else { return };
-        let home = sa.path();
-        self.roaming.attempt = Some(Attempt::Moving { path, home, since: now });
+        let to = Move { path, home: sa.path() };
         sa.move_to(now, path, rng);
+        if !matches!(&self.roaming.attempt, Some(Attempt::Testing { path: tested }) if *tested == path) {
+            self.drop_attempt();
+        }
+        self.roaming.attempt = Some(Attempt::Moving { to, since: now });
         self.drain_sa(now, rng);
     }
 
@@ -497,7 +526,7 @@ impl Session {
 
     /// The gateway does not want us at the new address: back, if there is a way back; else all anew.
     fn move_refused(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
-        let Some(Attempt::Moving { home, .. }) = self.roaming.attempt else { return };
+        let Some(Attempt::Moving { to: Move { home, .. }, .. }) = self.roaming.attempt else { return };
         if self.link == Some(home.link)
             && let State::Connected(sa) = &mut self.state
         {
@@ -513,19 +542,26 @@ impl Session {
     }
 
     fn drop_attempt(&mut self) {
-        match self.roaming.attempt.take() {
-            Some(Attempt::Testing { path } | Attempt::Moving { path, .. })
-                if self.link != Some(path.link) =>
-            {
-                self.commands.push_back(Command::ClosePath(path.link));
-            }
-            Some(Attempt::Testing { .. } | Attempt::Moving { .. } | Attempt::Opening { .. }) | None => {}
+        let path = match self.roaming.attempt.take() {
+            Some(Attempt::Testing { path }) => path,
+            Some(Attempt::Moving { to, .. } | Attempt::Opening { behind: Some(to), .. }) => to.path,
+            Some(Attempt::Opening { behind: None, .. }) | None => return,
+        };
+        if self.link != Some(path.link) {
+            self.commands.push_back(Command::ClosePath(path.link));
         }
+    }
+
+    fn is_moving(&self) -> bool {
+        matches!(
+            self.roaming.attempt,
+            Some(Attempt::Moving { .. } | Attempt::Opening { behind: Some(_), .. })
+        )
     }
 
     /// No path, and none under way: the IKE_SA's clocks stand still.
     fn is_away(&self) -> bool {
-        self.link.is_none() && !matches!(self.roaming.attempt, Some(Attempt::Moving { .. }))
+        self.link.is_none() && !self.is_moving()
     }
 
     /// Whether the tunnel carries as far as can be known, and if not, why.
@@ -534,12 +570,14 @@ impl Session {
             self.roaming.down = None;
             return;
         };
+        let moving = self.is_moving();
         let roaming = &mut self.roaming;
         if roaming.woke_at.is_some_and(|at| sa.last_inbound() >= at && roaming.lost_at.is_none()) {
             roaming.woke_at = None;
         }
         let testing = matches!(roaming.attempt, Some(Attempt::Testing { .. }));
-        let silent = sa.unanswered_since().is_some_and(|at| now >= at + UNANSWERED) && !testing;
+        let unanswered = sa.unanswered_since().is_some_and(|at| now >= at + UNANSWERED) && !testing;
+        let silent = unanswered || sa.stalled_since().is_some_and(|at| now >= at + UNANSWERED);
         roaming.down = match roaming.lost_at {
             _ if roaming.asleep => {
                 Some(explain("The computer sleeps.", "The connection is checked when it wakes up."))
@@ -558,6 +596,8 @@ impl Session {
                 "The computer has slept; the gateway is asked whether the connection still stands.",
                 "This takes a moment.",
             )),
+            // Each address that is tried begins the request's time anew; the gateway is no less silent for that.
+            None if moving && roaming.down.is_some() => roaming.down.take(),
             None if silent => Some(explain(
                 "The gateway does not answer at the moment.",
                 "Ropewalk keeps trying until you disconnect.",
