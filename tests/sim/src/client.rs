@@ -65,16 +65,17 @@ impl SimClient {
     /// the session of that.
     pub fn move_to(&mut self, now: Instant, addresses: &[IpAddr], rng: &mut ChaCha20Rng) {
         self.addresses = addresses.to_vec();
-        let gone = self.links.iter().find(|(_, local)| !addresses.contains(&local.ip())).copied();
+        let gone = self.links.iter().filter(|(_, local)| !addresses.contains(&local.ip()));
+        let gone: Vec<u32> = gone.map(|(link, _)| *link).collect();
         self.session.network_changed(now, !addresses.is_empty());
         let in_use = self.egress.map(|(_, path)| path.local.ip());
         let better = in_use.is_some_and(|in_use| {
             addresses.iter().find(|own| own.is_ipv4() == in_use.is_ipv4()).is_some_and(|own| *own != in_use)
         });
-        if let Some((link, _)) = gone {
-            self.session.path_lost(now, link, rng);
+        for link in &gone {
+            self.session.path_lost(now, *link, rng);
         }
-        if gone.is_none() && better {
+        if gone.is_empty() && better {
             self.session.way_changed();
         }
     }
