@@ -331,6 +331,7 @@ fn ike_auth_goes_on_with_message_1_and_asks_for_an_address_in_front_of_the_sa() 
     assert!(!payloads.iter().any(|payload| matches!(payload, Payload::Ke(_) | Payload::Nonce(_))));
     let mobike = find_notify(&payloads, NotifyType::MobikeSupported).unwrap();
     assert_eq!((mobike.protocol, mobike.spi.len(), mobike.data.len()), (0, 0, 0));
+    assert!(find_notify(&payloads, NotifyType::InitialContact).is_some(), "in the first request");
 }
 
 #[test]
