@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use ipnet::IpNet;
-use ropewalk_gateway::{CookiePolicy, Psk, Settings, User};
+use ropewalk_gateway::{Childless, CookiePolicy, Psk, RedirectAt, Settings, User};
 use ropewalk_ike::auth::{ClientCertificate, TrustAnchors};
+use ropewalk_ike::exchange::crash::TokenMaker;
 use ropewalk_ike::exchange::lifetime::Lifetimes;
 use ropewalk_ike::proposal::{parse_esp_list, parse_ike_list};
-use ropewalk_ike::wire::Identification;
+use ropewalk_ike::wire::{GatewayName, Identification};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -146,6 +147,34 @@ struct Options {
     ike_rekey: u64,
     child_rekey: u64,
     child_rekey_bytes: u64,
+    childless: Allowance,
+    /// Makes crash tokens (RFC 6290) that hold over restarts.
+    crash_secret: Option<String>,
+    redirect: Option<Redirection>,
+}
+
+/// What is thought of IKE_AUTH without a CHILD_SA.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Allowance {
+    Never,
+    Allow,
+    Force,
+}
+
+/// Where new clients are sent, and when.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Redirection {
+    at: Moment,
+    to: String,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Moment {
+    Init,
+    Auth,
 }
 
 impl Default for Options {
@@ -160,6 +189,9 @@ impl Default for Options {
             ike_rekey: 0,
             child_rekey: 0,
             child_rekey_bytes: 0,
+            childless: Allowance::Never,
+            crash_secret: None,
+            redirect: None,
         }
     }
 }
@@ -242,9 +274,29 @@ impl Config {
         let (ike, child) = (seconds(self.options.ike_rekey), seconds(self.options.child_rekey));
         let bytes = self.options.child_rekey_bytes;
         settings.lifetimes = Lifetimes { ike, child, child_octets: (bytes > 0).then_some(bytes) };
+        settings.childless = match self.options.childless {
+            Allowance::Never => Childless::Never,
+            Allowance::Allow => Childless::Allow,
+            Allowance::Force => Childless::Force,
+        };
+        settings.crash_tokens =
+            self.options.crash_secret.as_deref().map(|secret| TokenMaker::new(secret.as_bytes()));
+        settings.redirect = self.options.redirect.as_ref().map(|redirect| {
+            let at = match redirect.at {
+                Moment::Init => RedirectAt::Init,
+                Moment::Auth => RedirectAt::Auth,
+            };
+            (at, gateway_name(&redirect.to))
+        });
         settings.log_keys = self.key_log.is_some();
         Ok(settings)
     }
+}
+
+/// An address, or else a name.
+#[must_use]
+pub fn gateway_name(text: &str) -> GatewayName {
+    text.parse().map_or_else(|_| GatewayName::Host(text.to_owned()), GatewayName::Address)
 }
 
 impl Pem {
@@ -270,6 +322,18 @@ mod tests {
         let settings = config.settings().unwrap();
         assert!(settings.fragmentation && settings.mobike && settings.unique);
         assert_eq!(settings.dpd, Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn redirection_childless_and_crash_tokens_are_switched_on_by_name() {
+        let text = "[options]\nchildless = \"force\"\ncrash_secret = \"s\"\n\
+                    redirect = { at = \"auth\", to = \"192.0.2.1\" }\n";
+        let settings = Config::parse(&format!("{LEAST}{text}")).unwrap().settings().unwrap();
+        assert_eq!(settings.childless, Childless::Force);
+        assert!(settings.crash_tokens.is_some());
+        let to = GatewayName::Address([192, 0, 2, 1].into());
+        assert_eq!(settings.redirect, Some((RedirectAt::Auth, to)));
+        assert_eq!(gateway_name("gw2.example.com"), GatewayName::Host("gw2.example.com".to_owned()));
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub enum Order<'a> {
         /// The IKE_SAs.
         ike: bool,
     },
+    /// Send all clients to another gateway.
+    Redirect(&'a str),
     /// Something else.
     Unknown,
 }
@@ -148,6 +150,7 @@ fn order(line: &str) -> Order<'_> {
         Some(("rekey", "child")) => Order::Rekey { ike: false },
         Some(("rekey", "ike")) => Order::Rekey { ike: true },
         Some(("disconnect", name)) => Order::Disconnect(name.trim()),
+        Some(("redirect", to)) => Order::Redirect(to.trim()),
         None | Some(_) => Order::Unknown,
     }
 }
@@ -162,6 +165,7 @@ mod tests {
         assert_eq!(order("stats"), Order::Stats);
         assert_eq!(order("disconnect CN=Alice Adams\n"), Order::Disconnect("CN=Alice Adams"));
         assert_eq!(order("rekey ike\n"), Order::Rekey { ike: true });
+        assert_eq!(order("redirect 192.0.2.1"), Order::Redirect("192.0.2.1"));
         assert_eq!(order("disconnect"), Order::Unknown);
         assert_eq!(order(""), Order::Unknown);
     }

@@ -211,8 +211,14 @@ impl Program {
                 Order::Rekey { ike } => {
                     serde_json::json!({ "rekeying": self.gateway.rekey_all(now, ike, &mut self.rng) })
                 }
+                Order::Redirect(to) => {
+                    let to = config::gateway_name(to);
+                    serde_json::json!({ "redirected": self.gateway.redirect_all(now, &to, &mut self.rng) })
+                }
                 Order::Unknown => {
-                    serde_json::json!({ "error": "known: list, stats, disconnect NAME, rekey child, rekey ike" })
+                    let known =
+                        "known: list, stats, disconnect NAME, rekey child, rekey ike, redirect GATEWAY";
+                    serde_json::json!({ "error": known })
                 }
             };
             question.answer(&answer);
