@@ -44,8 +44,12 @@ pub struct Mobility {
     seen_as: Option<Vec<u8>>,
     /// An UPDATE_SA_ADDRESSES must go out as soon as the window allows.
     update_pending: bool,
+    /// One is under way.
+    updating: bool,
     /// The peer's new address must be checked as soon as the window allows.
     check_pending: bool,
+    /// One is under way.
+    checking: bool,
 }
 
 impl Mobility {
@@ -61,10 +65,18 @@ impl Mobility {
         Self { policy, own: Some(own), peer, ..Self::default() }
     }
 
-    /// For the IKE_SA that takes the place of this one. How the peer sees us is asked anew: the hash is over the SPIs.
+    /// For the IKE_SA that takes the place of this one. How the peer sees us is asked anew: the hash is over the SPIs. What was
+    /// under way is begun anew, for its answer comes to the old one.
     #[must_use]
     pub fn inherited(&self) -> Self {
-        Self { seen_as: None, ..self.clone() }
+        Self {
+            seen_as: None,
+            update_pending: self.update_pending || self.updating,
+            updating: false,
+            check_pending: self.check_pending || self.checking,
+            checking: false,
+            ..self.clone()
+        }
     }
 }
 
@@ -184,7 +196,7 @@ impl IkeSa {
 
     /// The request of a task, and where it goes.
     pub(super) fn mobike_request(
-        &self,
+        &mut self,
         task: &mut MobikeTask,
         rng: &mut dyn CryptoRng,
     ) -> (Path, Vec<Payload>) {
@@ -194,6 +206,7 @@ impl IkeSa {
         let mut payloads = Vec::new();
         match task {
             MobikeTask::Update { cookie } => {
+                self.mobility.updating = true;
                 cookie.clone_from(&fresh);
                 payloads.push(Payload::Notify(Notify::status(NotifyType::UpdateSaAddresses)));
                 payloads.extend(self.nat_detection(path));
@@ -203,7 +216,10 @@ impl IkeSa {
                 cookie.clone_from(&fresh);
                 path = *wanted;
             }
-            MobikeTask::CheckRoutability { cookie } => cookie.clone_from(&fresh),
+            MobikeTask::CheckRoutability { cookie } => {
+                self.mobility.checking = true;
+                cookie.clone_from(&fresh);
+            }
             MobikeTask::Announce { cookie } => {
                 cookie.clone_from(&fresh);
                 payloads.extend(self.own_addresses());
@@ -223,9 +239,15 @@ impl IkeSa {
         self.fatal_notify(payloads)?;
         self.check_cookie(task.cookie(), payloads)?;
         match task {
-            MobikeTask::Update { .. } => self.finish_update(travelled, payloads),
+            MobikeTask::Update { .. } => {
+                self.mobility.updating = false;
+                self.finish_update(travelled, payloads);
+            }
             MobikeTask::TestPath { path, .. } => self.finish_test(path, travelled),
-            MobikeTask::CheckRoutability { .. } => self.finish_check(travelled),
+            MobikeTask::CheckRoutability { .. } => {
+                self.mobility.checking = false;
+                self.finish_check(travelled);
+            }
             MobikeTask::Announce { .. } => {}
         }
         Ok(())

@@ -537,3 +537,22 @@ fn esp_from_elsewhere_is_followed_after_a_check() {
     road.settle(2);
     assert_eq!(moved(&road.events(Role::Responder)), Some(seen));
 }
+
+#[test]
+fn a_move_under_way_while_the_ike_sa_is_rekeyed_goes_on_with_its_heir() {
+    let mut road = Road::new();
+    road.move_client(new_path());
+    road.carry_out();
+    let mut heir = one_end(road.pair.now, Role::Initiator, "aes256gcm16");
+    heir.mobility = road.pair.client.mobility.inherited();
+    heir.check_liveness(road.pair.now, &mut road.pair.rng);
+    let first = heir.poll_transmit().unwrap();
+    let payloads = opened_by_gateway(&mut road, &first.message);
+    assert!(find_notify(&payloads, NotifyType::UpdateSaAddresses).is_some());
+    // Once it is answered there is nothing to hand on.
+    road.settle(2);
+    let mut heir = one_end(road.pair.now, Role::Initiator, "aes256gcm16");
+    heir.mobility = road.pair.client.mobility.inherited();
+    heir.queue_mobike();
+    assert!(heir.tasks.is_empty());
+}
