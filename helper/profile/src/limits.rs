@@ -2,7 +2,7 @@
 //! accepted and then left undone in silence. An entry goes away with the feature that fulfils it.
 
 use crate::ProfileError;
-use crate::model::{AddressSource, Method, Policy, Profile, Timing, TunnelMode, UseMetered};
+use crate::model::{AddressSource, Method, Policy, Profile, TunnelMode, UseMetered};
 
 /// One thing that the format can ask for.
 pub(crate) struct Limit {
@@ -36,8 +36,7 @@ pub(crate) const REFUSED: &[Limit] = &[
 ];
 
 /// Without these the connection is the same, only less well kept: told at import and in the preview.
-pub(crate) const WITHOUT_EFFECT: &[Limit] =
-    &[Limit { key: "timing.reauth", what: "a time", asked: |p| timing(p, |timing| timing.reauth) }];
+pub(crate) const WITHOUT_EFFECT: &[Limit] = &[];
 
 /// Checks whether this version does everything the profile asks for.
 ///
@@ -60,8 +59,4 @@ pub fn without_effect(profile: &Profile) -> Vec<String> {
         .filter(|limit| (limit.asked)(profile))
         .map(|limit| format!("`{}` has no effect in this version", limit.key))
         .collect()
-}
-
-fn timing(profile: &Profile, value: fn(&Timing) -> u32) -> bool {
-    value(&profile.timing) != value(&Timing::default())
 }

@@ -57,7 +57,9 @@ pub fn reference_markdown() -> String {
         let _ = writeln!(text, "- `{}`: {}", limit.key, limit.what);
     }
     let _ = writeln!(text, "- `auth.pkcs12`: a bundle (write certificate and key as PEM)");
-    let _ = writeln!(text, "\nAccepted with a warning, because it has no effect yet:\n");
+    if !WITHOUT_EFFECT.is_empty() {
+        let _ = writeln!(text, "\nAccepted with a warning, because it has no effect yet:\n");
+    }
     for limit in WITHOUT_EFFECT {
         let _ = writeln!(text, "- `{}`", limit.key);
     }

@@ -215,8 +215,6 @@ fn what_this_version_does_not_do_is_named() {
             other => panic!("{other:?}"),
         }
     }
-    let warned = import(with("[timing]\nreauth = 600").as_bytes()).unwrap();
-    assert!(warned.warnings[0].contains("timing.reauth"));
 }
 
 proptest! {

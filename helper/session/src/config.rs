@@ -1,5 +1,7 @@
 //! What a profile comes down to, for the session.
 
+use std::time::Duration;
+
 use ropewalk_ike::exchange::config::InitiatorConfig;
 
 /// Where a gateway is.
@@ -20,6 +22,8 @@ pub struct SessionConfig {
     pub initiator: InitiatorConfig,
     /// Say to be the address that the gateway is reached from, instead of `initiator.local_id`.
     pub identity_from_address: bool,
+    /// After this the client logs in anew; `None`: only when the gateway asks.
+    pub reauth: Option<Duration>,
     /// Somebody can be asked for a credential.
     pub can_ask: bool,
     /// Hand out keys for a key log.

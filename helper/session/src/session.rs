@@ -14,6 +14,7 @@
 mod fading;
 mod progress;
 mod race;
+mod reauth;
 mod renewal;
 mod roaming;
 
@@ -35,6 +36,7 @@ use crate::config::SessionConfig;
 use crate::explain::{Cause, Explanation};
 use fading::Fading;
 use race::Race;
+use reauth::Reauth;
 use roaming::Roaming;
 
 /// A disconnect is over after this, whether the gateway hears of it or not.
@@ -125,6 +127,7 @@ pub struct Session {
     wall_clock: UnixTime,
     /// IKE_SAs that others took the place of.
     fading: Fading,
+    reauth: Reauth,
     transmits: VecDeque<Transmit>,
     commands: VecDeque<Command>,
 }
@@ -153,6 +156,7 @@ impl Session {
             error: None,
             wall_clock: UnixTime(0),
             fading: Fading::default(),
+            reauth: Reauth::default(),
             transmits: VecDeque::new(),
             commands: VecDeque::new(),
         }
@@ -176,6 +180,7 @@ impl Session {
         self.error = None;
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Connected(mut sa) => {
+                self.drop_reauth(now, rng);
                 sa.close(now, rng);
                 self.state = State::Closing(sa);
                 self.drain_sa(now, rng);
@@ -267,7 +272,10 @@ impl Session {
     ) -> Result<(), PeerMisbehaved> {
         if let Some(spis) = IkeSpis::of(datagram).filter(|spis| self.fading.owns(*spis)) {
             let result = self.fading.handle_datagram(now, spis, (path, datagram), rng);
-            self.transmits.extend(self.fading.drain());
+            self.drain_fading();
+            return result;
+        }
+        if let Some(result) = self.reauth_datagram(now, path, datagram, rng) {
             return result;
         }
         match &mut self.state {
@@ -293,7 +301,8 @@ impl Session {
     pub fn handle_timeout(&mut self, now: Instant, wall_clock: UnixTime, rng: &mut dyn CryptoRng) {
         self.wall_clock = wall_clock;
         self.fading.handle_timeout(now, rng);
-        self.transmits.extend(self.fading.drain());
+        self.drain_fading();
+        self.reauth_timeout(now, rng);
         match &mut self.state {
             State::Racing(_) => self.race_timeout(now, rng),
             State::Connected(_) => self.connected_timeout(now, rng),
@@ -334,7 +343,7 @@ impl Session {
             State::Waiting { until } => Some(*until),
             State::Idle | State::Offline | State::AskingCredential | State::Failed => None,
         };
-        [own, self.fading.poll_timeout()].into_iter().flatten().min()
+        [own, self.fading.poll_timeout(), self.reauth.poll_timeout()].into_iter().flatten().min()
     }
 
     /// Where it stands.

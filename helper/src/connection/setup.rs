@@ -68,6 +68,7 @@ pub fn session_config(
         gateways: gateways.collect(),
         identity_from_address: profile.auth.method == Method::Psk && profile.auth.identity.is_none(),
         initiator,
+        reauth: (profile.timing.reauth > 0).then(|| Duration::from_secs(profile.timing.reauth.into())),
         can_ask: credentials.can_ask(),
         log_keys,
     })

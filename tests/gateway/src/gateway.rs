@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use rand_core::CryptoRng;
 use ring::digest;
@@ -26,6 +27,10 @@ use crate::responder::{AuthDesk, Entered, HalfOpen, Step};
 use crate::settings::{CookiePolicy, Settings};
 use crate::stray;
 use crate::up::Up;
+
+/// How long an older login of a client goes on beside a newer one: longer than the client may take until the last answer
+/// of IKE_AUTH arrives.
+const OVERLAP: Duration = Duration::from_secs(40);
 
 /// A client, by our SPI of its IKE_SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -184,7 +189,7 @@ impl Gateway {
     #[must_use]
     pub fn clients(&self) -> Vec<ClientInfo> {
         let of = |(id, client): (&u64, &Client)| match &client.state {
-            State::Up(up) if !up.replaced => Some(ClientInfo {
+            State::Up(up) if up.is_current() => Some(ClientInfo {
                 client: ClientId(*id),
                 name: up.name.clone(),
                 addresses: up.addresses.clone(),
@@ -197,11 +202,26 @@ impl Gateway {
         self.clients.iter().filter_map(of).collect()
     }
 
+    /// How many IKE_SAs there are, those included that were replaced and are not deleted yet.
+    #[must_use]
+    pub fn ike_sas(&self) -> usize {
+        let of = |client: &Client| match &client.state {
+            State::Up(up) => up.own_spis().len(),
+            State::HalfOpen(_) => 0,
+        };
+        self.clients.values().map(of).sum()
+    }
+
     /// How many clients are on their way in.
     #[must_use]
     pub fn half_open(&self) -> usize {
         let half = |client: &&Client| matches!(&client.state, State::HalfOpen(half) if !half.is_over());
         self.clients.values().filter(half).count()
+    }
+
+    /// The configuration, to be changed for logins to come.
+    pub fn settings_mut(&mut self) -> &mut Settings {
+        &mut self.settings
     }
 
     /// The next datagram to send.
@@ -311,6 +331,9 @@ impl Gateway {
     pub fn note_traffic(&mut self, now: Instant, spi_in: u32, received: u64, sent: u64) {
         if let Some((id, up)) = self.owner_of(spi_in) {
             up.sa.note_traffic(now, spi_in, received, sent);
+            if received > 0 {
+                self.let_carry(id);
+            }
             self.drain(now, id);
         }
     }
@@ -487,10 +510,11 @@ impl Gateway {
         rng: &mut dyn CryptoRng,
     ) {
         let Entered { sa, name, addresses, initial_contact, redirectable, keys } = entered;
-        if self.settings.unique || initial_contact {
+        let (client, path) = (ClientId(id), sa.path());
+        let stepped_aside = !initial_contact && self.settings.unique && self.step_aside(now, &name, path);
+        if (self.settings.unique || initial_contact) && !stepped_aside {
             self.replace_older(now, &name, initial_contact, rng);
         }
-        let (client, path) = (ClientId(id), sa.path());
         tracing::info!(
             name,
             ?addresses,
@@ -508,18 +532,64 @@ impl Gateway {
         for child in sa.children() {
             let (spi_in, child) = (child.spi_in, Box::new(child.clone()));
             self.events.push_back(GatewayEvent::ChildUp { client, child, path });
-            self.events.push_back(GatewayEvent::ChildCarries { client, spi_in });
+            if !stepped_aside {
+                self.events.push_back(GatewayEvent::ChildCarries { client, spi_in });
+            }
         }
-        let state = State::Up(Box::new(Up {
-            sa,
+        let up = Up {
             fading: Vec::new(),
             name,
             addresses,
             redirectable,
             replaced: false,
-        }));
+            stepped_aside: false,
+            leaves_at: None,
+            silent: sa.carrying().filter(|_| stepped_aside),
+            authentic_until: self.settings.auth_lifetime.map(|lifetime| now + lifetime),
+            sa,
+        };
+        let state = State::Up(Box::new(up));
         self.clients.insert(id, Client { init, since, state });
         self.drain(now, id);
+    }
+
+    /// The same client from the same place logs in anew, as before its authentication is over: its older IKE_SA goes on
+    /// receiving until it deletes it. Whether there is such a one.
+    fn step_aside(&mut self, now: Instant, name: &str, path: Path) -> bool {
+        let mut found = false;
+        for client in self.clients.values_mut() {
+            let State::Up(up) = &mut client.state else { continue };
+            if up.is_current() && up.name == name && up.sa.path() == path && !up.sa.is_closed() {
+                tracing::info!(name, reason = "the client logged in anew", "client gone");
+                up.stepped_aside = true;
+                up.leaves_at = Some(now + OVERLAP);
+                up.authentic_until = None;
+                up.sa.step_aside();
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// This client sends with the CHILD_SA of its newest login from now on, if it does not yet.
+    fn let_carry(&mut self, id: u64) {
+        if let Some(Client { state: State::Up(up), .. }) = self.clients.get_mut(&id)
+            && let Some(spi_in) = up.silent.take()
+        {
+            self.events.push_back(GatewayEvent::ChildCarries { client: ClientId(id), spi_in });
+        }
+    }
+
+    /// What the older login of a client carried, its newer one carries before the older one goes.
+    fn follow_stepped_aside(&mut self, id: u64) {
+        let Some(Client { state: State::Up(up), .. }) = self.clients.get(&id) else { return };
+        if !up.stepped_aside || !up.sa.children().is_empty() {
+            return;
+        }
+        let name = up.name.clone();
+        let newer = |(_, client): &(&u64, &Client)| matches!(&client.state, State::Up(up) if up.name == name && up.silent.is_some());
+        let heirs: Vec<u64> = self.clients.iter().filter(newer).map(|(id, _)| *id).collect();
+        heirs.into_iter().for_each(|heir| self.let_carry(heir));
     }
 
     /// Ends a client's older IKE_SAs. With INITIAL_CONTACT it knows nothing of them and is told nothing (RFC 7296
@@ -553,6 +623,7 @@ impl Gateway {
 
     /// Takes out of an IKE_SA what it has for us.
     fn drain(&mut self, now: Instant, id: u64) {
+        self.follow_stepped_aside(id);
         let Some(Client { state: State::Up(up), .. }) = self.clients.get_mut(&id) else { return };
         up.drain_fading(&mut self.transmits);
         self.transmits.extend(std::iter::from_fn(|| up.sa.poll_transmit()));
@@ -599,6 +670,7 @@ impl Gateway {
                     tracing::info!(name = up.name, %notify, "the client refused a CHILD_SA");
                     continue;
                 }
+                SaEvent::AuthLifetime(_) => continue,
                 SaEvent::RekeyRefused(notify) | SaEvent::IkeRekeyRefused(notify) => {
                     tracing::info!(name = up.name, %notify, "the client refused a renewal");
                     continue;
@@ -612,7 +684,7 @@ impl Gateway {
             self.by_spi.retain(|spi, client| *client != id || alive.contains(spi));
             return;
         };
-        let (name, replaced) = (up.name.clone(), up.replaced);
+        let (name, replaced) = (up.name.clone(), !up.is_current());
         self.clients.remove(&id);
         self.by_spi.retain(|_, client| *client != id);
         self.leases.release(id, now);

@@ -129,6 +129,8 @@ pub struct Settings {
     pub dpd: Option<Duration>,
     /// When the gateway renews IKE_SAs and CHILD_SAs.
     pub lifetimes: Lifetimes,
+    /// How long a login holds (RFC 4478); clients are told, and who does not log in anew is out. `None`: for ever.
+    pub auth_lifetime: Option<Duration>,
     /// Half-open IKE_SAs at most; further requests are dropped.
     pub half_open_limit: usize,
     /// How long a client may take for its authentication.
@@ -167,6 +169,7 @@ impl Settings {
             force_encapsulation: false,
             dpd: Some(Duration::from_secs(60)),
             lifetimes: Lifetimes::default(),
+            auth_lifetime: None,
             half_open_limit: 1024,
             half_open_timeout: Duration::from_secs(30),
             unique: true,

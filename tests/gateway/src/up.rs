@@ -23,6 +23,14 @@ pub(crate) struct Up {
     pub(crate) redirectable: bool,
     /// A newer IKE_SA of the same client took its place: only its farewell is left, and nobody is told of it.
     pub(crate) replaced: bool,
+    /// A newer login of the same client from the same place took over: this one receives until then, unless the client
+    /// deletes it first.
+    pub(crate) leaves_at: Option<Instant>,
+    pub(crate) stepped_aside: bool,
+    /// The CHILD_SA of such a login, by our SPI: it does not carry before the client has shown that it has it.
+    pub(crate) silent: Option<u32>,
+    /// When the authentication is over (RFC 4478).
+    pub(crate) authentic_until: Option<Instant>,
 }
 
 impl Up {
@@ -34,11 +42,22 @@ impl Up {
         std::iter::once(&self.sa).chain(&self.fading).map(IkeSa::own_spi).collect()
     }
 
+    /// Whether it counts as a client that is in.
+    pub(crate) fn is_current(&self) -> bool {
+        !self.replaced && !self.stepped_aside
+    }
+
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        std::iter::once(&self.sa).chain(&self.fading).filter_map(IkeSa::poll_timeout).min()
+        let sas = std::iter::once(&self.sa).chain(&self.fading).filter_map(IkeSa::poll_timeout);
+        sas.chain(self.leaves_at).chain(self.authentic_until).min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        let leaves = self.leaves_at.take_if(|at| *at <= now).is_some();
+        if self.authentic_until.take_if(|at| *at <= now).is_some() || leaves {
+            tracing::info!(name = self.name, leaves, "the time of a login is over");
+            self.sa.close(now, rng);
+        }
         for sa in self.sas() {
             if sa.poll_timeout().is_some_and(|at| at <= now) {
                 sa.handle_timeout(now, rng);

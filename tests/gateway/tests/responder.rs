@@ -300,7 +300,7 @@ fn a_farewell_before_authentication_is_answered_and_ends_the_attempt() {
 }
 
 #[test]
-fn with_initial_contact_the_older_connection_goes_without_a_word() {
+fn with_initial_contact_the_older_connection_goes_at_once_and_without_it_when_the_client_had_time_to_move() {
     for initial_contact in [true, false] {
         let mut world = World::new();
         let first = world.connected(7, &[]);
@@ -312,24 +312,44 @@ fn with_initial_contact_the_older_connection_goes_without_a_word() {
         payloads.extend(more);
         let request = second.seal(ExchangeType::IkeAuth, 1, &payloads, &mut world.rng);
         let (sent, _) = world.send(&request);
-        let told = sent
-            .iter()
-            .filter(|message| Message::parse(message).unwrap().header.spi_i == first.spis.initiator)
-            .count();
-        assert_eq!(told, usize::from(!initial_contact), "DELETE for the older one");
+        let told = |sent: &[Vec<u8>]| {
+            let to_first =
+                |message: &&Vec<u8>| Message::parse(message).unwrap().header.spi_i == first.spis.initiator;
+            sent.iter().filter(to_first).count()
+        };
+        assert_eq!(told(&sent), 0, "no DELETE for the older one yet");
+        assert_eq!(world.gateway.clients().len(), 1);
         let events = world.events();
-        let [
-            GatewayEvent::ChildDown { .. },
-            GatewayEvent::ClientGone { .. },
-            GatewayEvent::ClientUp { addresses, .. },
-            GatewayEvent::ChildUp { .. },
-            GatewayEvent::ChildCarries { .. },
-        ] = events.as_slice()
+        if initial_contact {
+            let [
+                GatewayEvent::ChildDown { .. },
+                GatewayEvent::ClientGone { .. },
+                GatewayEvent::ClientUp { addresses, .. },
+                GatewayEvent::ChildUp { .. },
+                GatewayEvent::ChildCarries { .. },
+            ] = events.as_slice()
+            else {
+                panic!("{events:?}")
+            };
+            assert_eq!(addresses[0].to_string(), "10.9.0.2", "the same address, and in this order");
+            continue;
+        }
+        let [GatewayEvent::ClientUp { addresses, .. }, GatewayEvent::ChildUp { child, .. }] =
+            events.as_slice()
         else {
             panic!("{events:?}")
         };
-        assert_eq!(addresses[0].to_string(), "10.9.0.2", "the same address, and in this order");
-        assert_eq!(world.gateway.clients().len(), 1);
+        assert_eq!(addresses[0].to_string(), "10.9.0.2", "the same address");
+        let new = child.spi_in;
+        world.gateway.note_traffic(world.now, new, 100, 0);
+        assert!(
+            matches!(world.events().as_slice(), [GatewayEvent::ChildCarries { spi_in, .. }] if *spi_in == new)
+        );
+        world.now = world.now + Duration::from_secs(40);
+        world.gateway.handle_timeout(world.now, &mut world.rng);
+        let sent: Vec<_> =
+            std::iter::from_fn(|| world.gateway.poll_transmit()).map(|transmit| transmit.message).collect();
+        assert_eq!(told(&sent), 1, "DELETE for the older one");
     }
 }
 

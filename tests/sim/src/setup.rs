@@ -109,6 +109,7 @@ impl Setup {
             gateways,
             initiator,
             identity_from_address: false,
+            reauth: None,
             can_ask: false,
             log_keys: false,
         };

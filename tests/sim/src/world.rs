@@ -17,7 +17,7 @@ use crate::client::SimClient;
 use crate::network::{Datagram, Faults, Network};
 use crate::setup::{CLIENT, GATEWAY, GATEWAY_V6, Setup, WALL_CLOCK};
 
-/// More steps than any honest run of these tests takes: beyond it two ends talk without end.
+/// More steps than any honest wait of these tests takes: beyond it two ends talk without end.
 const STEPS: u32 = 200_000;
 
 /// The simulated world.
@@ -37,8 +37,8 @@ pub struct World {
     pub second_log: Vec<String>,
     /// The CHILD_SAs that the gateway's data path would hold, and where it sends with them.
     pub gateway_children: BTreeMap<u32, (ClientId, ChildSa, Path)>,
-    /// With which of them it sends to each client.
-    pub gateway_egress: BTreeMap<ClientId, u32>,
+    /// With which of them it sends to each client, by the client's first inner address.
+    pub gateway_egress: BTreeMap<IpAddr, u32>,
     /// Every change of a client that the gateway reported.
     pub gateway_log: Vec<String>,
     /// The network.
@@ -151,6 +151,7 @@ impl World {
     /// When the two ends talk without end.
     pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
         let deadline = self.now + limit;
+        self.steps = 0;
         self.settle();
         loop {
             if done(self) {
@@ -204,6 +205,21 @@ impl World {
         addresses.map(|(address, _)| *address).collect()
     }
 
+    /// Whether each end sends with a CHILD_SA that the other end receives with the same keys.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        let Some((spi_in, _)) = self.client.egress else { return false };
+        let Some(ours) = self.client.children.iter().find(|child| child.spi_in == spi_in) else {
+            return false;
+        };
+        let Some((_, theirs, _)) = self.gateway_children.get(&ours.spi_out) else { return false };
+        let back = first_address(theirs).and_then(|address| self.gateway_egress.get(&address));
+        let Some((_, back, _)) = back.and_then(|back| self.gateway_children.get(back)) else { return false };
+        let received = self.client.children.iter().find(|child| child.spi_in == back.spi_out);
+        theirs.keys_in.encr == ours.keys_out.encr
+            && received.is_some_and(|child| child.keys_in.encr == back.keys_out.encr)
+    }
+
     /// Sends an ESP packet each way with what both ends have installed, and so shows that keys, SPIs and directions fit.
     /// Tells both ends of the sign of life.
     ///
@@ -217,7 +233,7 @@ impl World {
             return Err(format!("the client sends to {}", path.remote));
         }
         let theirs = self.gateway_children.get(&ours.spi_out);
-        let (client, theirs, _) = theirs.ok_or("the gateway does not have the client's CHILD_SA")?;
+        let (_, theirs, _) = theirs.ok_or("the gateway does not have the client's CHILD_SA")?;
         if theirs.spi_out != ours.spi_in || theirs.suite != ours.suite {
             return Err("SPIs or suites differ".to_owned());
         }
@@ -225,18 +241,21 @@ impl World {
             return Err("traffic selectors differ".to_owned());
         }
         one_way(ours, theirs)?;
-        let back = self.gateway_egress.get(client).ok_or("the gateway has no way back")?;
-        let (_, back, _) =
-            self.gateway_children.get(back).ok_or("the gateway sends with what it does not have")?;
-        let received = self.client.children.iter().find(|child| child.spi_in == back.spi_out);
-        one_way(back, received.ok_or("the client does not have the gateway's CHILD_SA")?)?;
-        let (now, spi, received) = (self.now, theirs.spi_in, back.spi_out);
-        self.client.session.note_inbound(now);
-        self.client.session.note_traffic(now, received, 1, 1, &mut self.rng);
+        let (now, spi, address) = (self.now, theirs.spi_in, first_address(theirs));
         if let Some(gateway) = &mut self.gateway {
             gateway.note_inbound(spi, now);
             gateway.note_traffic(now, spi, 1, 1);
         }
+        self.settle();
+        let back = address.and_then(|address| self.gateway_egress.get(&address));
+        let back = back.ok_or("the gateway has no way back")?;
+        let (_, back, _) =
+            self.gateway_children.get(back).ok_or("the gateway sends with what it does not have")?;
+        let received = self.client.children.iter().find(|child| child.spi_in == back.spi_out);
+        one_way(back, received.ok_or("the client does not have the gateway's CHILD_SA")?)?;
+        let received = back.spi_out;
+        self.client.session.note_inbound(now);
+        self.client.session.note_traffic(now, received, 1, 1, &mut self.rng);
         self.settle();
         Ok(())
     }
@@ -323,14 +342,15 @@ impl World {
                 GatewayEvent::ChildUp { client, child, path } => {
                     self.gateway_children.insert(child.spi_in, (client, *child, path));
                 }
-                GatewayEvent::ChildCarries { client, spi_in } => {
-                    self.gateway_egress.insert(client, spi_in);
-                }
-                GatewayEvent::ChildDown { client, spi_in } => {
-                    self.gateway_children.remove(&spi_in);
-                    if self.gateway_egress.get(&client) == Some(&spi_in) {
-                        self.gateway_egress.remove(&client);
+                GatewayEvent::ChildCarries { spi_in, .. } => {
+                    let child = self.gateway_children.get(&spi_in);
+                    if let Some(address) = child.and_then(|(_, child, _)| first_address(child)) {
+                        self.gateway_egress.insert(address, spi_in);
                     }
+                }
+                GatewayEvent::ChildDown { spi_in, .. } => {
+                    self.gateway_children.remove(&spi_in);
+                    self.gateway_egress.retain(|_, carrying| *carrying != spi_in);
                 }
                 GatewayEvent::PathChanged { client, path: new } => {
                     for (owner, _, path) in self.gateway_children.values_mut() {
@@ -347,6 +367,11 @@ impl World {
             }
         }
     }
+}
+
+/// The client's first inner address, on the gateway's side of a CHILD_SA.
+fn first_address(child: &ChildSa) -> Option<IpAddr> {
+    child.ts_remote.selectors.first().map(|selector| selector.start())
 }
 
 /// One packet from the one end to the other.

@@ -2,6 +2,7 @@
 
 use super::Path;
 use super::Role;
+use super::lifetime::auth_lifetime;
 use super::sa::{CloseReason, IkeSa, SaEvent};
 use crate::error::PeerMisbehaved;
 use crate::time::Instant;
@@ -33,6 +34,9 @@ impl IkeSa {
         }
         if outcome.is_ok() {
             outcome = self.fatal_notify(payloads);
+        }
+        if let Some(lifetime) = auth_lifetime(payloads) {
+            self.events.push_back(SaEvent::AuthLifetime(lifetime));
         }
         if outcome.is_ok() && self.role == Role::Initiator {
             outcome = self.follow_redirect(payloads);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::child::ChildSa;
 use crate::time::Instant;
+use crate::wire::{NotifyType, Payload, find_notify};
 
 /// Octets after which a CHILD_SA is renewed whatever is configured: RFC 8446 section 5.5 bounds AES-GCM to 2^24.5 records
 /// of 2^14 octets under one key, 2^38.5 octets; every other cipher here bears more.
@@ -37,6 +38,12 @@ pub struct Lifetimes {
     pub child: Option<Duration>,
     /// After so many octets in one direction a CHILD_SA is rekeyed; `None`: [`CIPHER_LIMIT`].
     pub child_octets: Option<u64>,
+}
+
+/// What AUTH_LIFETIME says (RFC 4478 section 3): how long the authentication holds from now on.
+pub(super) fn auth_lifetime(payloads: &[Payload]) -> Option<Duration> {
+    let seconds = find_notify(payloads, NotifyType::AuthLifetime)?.data_u32()?;
+    Some(Duration::from_secs(seconds.into()))
 }
 
 /// The two limits of one SA, as far as they are still to come.

@@ -119,6 +119,16 @@ impl IkeSa {
         }
     }
 
+    /// Another IKE_SA, with CHILD_SAs of its own, takes this one's place, as after a reauthentication. This one receives
+    /// until it is closed, and renews nothing.
+    pub fn step_aside(&mut self) {
+        self.renewal.succeeded = true;
+        self.renewal.ike = Limits::default();
+        self.renewal.lives.iter_mut().for_each(|life| life.limits = Limits::default());
+        self.tasks.retain(|task| !matches!(task, Task::CreateChild(_) | Task::RekeyIke(_)));
+        self.dpd = None;
+    }
+
     /// When something is due for renewal or removal.
     pub(super) fn next_renewal(&self) -> Option<Instant> {
         let renewal = &self.renewal;

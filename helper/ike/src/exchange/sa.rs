@@ -126,6 +126,8 @@ pub enum SaEvent {
     RekeyRefused(NotifyType),
     /// The peer refused to renew the IKE_SA, which goes on until its hard limit.
     IkeRekeyRefused(NotifyType),
+    /// The authentication holds for so long from now on (RFC 4478): the client has to log in anew before.
+    AuthLifetime(Duration),
     /// A new IKE_SA takes this one's place and has its CHILD_SAs. This one is only kept until it says [`Self::Closed`].
     Rekeyed(Box<Successor>),
     /// Both ends rekeyed the IKE_SA at once: this one is not needed, and only kept until it says [`Self::Closed`].

@@ -1,34 +1,72 @@
 //! IKE_SAs that another took the place of: kept until both ends know of it, shown to nobody.
 //!
-//! Their CHILD_SAs are gone from them; all they do is repeat a DELETE, or answer one.
+//! After a rekey they have no CHILD_SAs; all they do is repeat a DELETE, or answer one. After a reauthentication they go on
+//! receiving for a moment, because the gateway sends with the new CHILD_SA only when it knows that we have it.
+
+use std::time::Duration;
 
 use rand_core::CryptoRng;
 use ropewalk_ike::error::PeerMisbehaved;
-use ropewalk_ike::exchange::sa::IkeSa;
+use ropewalk_ike::exchange::sa::{IkeSa, SaEvent};
 use ropewalk_ike::exchange::{IkeSpis, Path, Transmit};
 use ropewalk_ike::time::Instant;
 
 /// More do not come together: each lives for a minute at most.
 const MAX_FADING: usize = 8;
 
+/// How long an IKE_SA that was replaced by a reauthentication goes on receiving.
+const OVERLAP: Duration = Duration::from_secs(3);
+
 /// The IKE_SAs on their way out.
 #[derive(Debug, Default)]
 pub(super) struct Fading {
-    sas: Vec<IkeSa>,
+    sas: Vec<Leaving>,
+}
+
+#[derive(Debug)]
+struct Leaving {
+    sa: IkeSa,
+    /// When it is to be deleted by us.
+    close_at: Option<Instant>,
+}
+
+/// What came of those on their way out.
+#[derive(Debug, Default)]
+pub(super) struct Drained {
+    pub(super) transmits: Vec<Transmit>,
+    /// Our SPIs of CHILD_SAs that are gone.
+    pub(super) down: Vec<u32>,
+}
+
+impl Leaving {
+    fn poll_timeout(&self) -> Option<Instant> {
+        [self.sa.poll_timeout(), self.close_at].into_iter().flatten().min()
+    }
 }
 
 impl Fading {
-    /// Keeps one more; beyond the limit the oldest goes without a word.
+    /// Keeps one more that its own exchanges end.
     pub(super) fn add(&mut self, sa: IkeSa) {
+        self.push(Leaving { sa, close_at: None });
+    }
+
+    /// Keeps one more that receives for a moment and is deleted then.
+    pub(super) fn add_receiving(&mut self, now: Instant, mut sa: IkeSa) {
+        sa.step_aside();
+        self.push(Leaving { sa, close_at: Some(now + OVERLAP) });
+    }
+
+    /// Beyond the limit the oldest goes without a word.
+    fn push(&mut self, leaving: Leaving) {
         if self.sas.len() >= MAX_FADING {
             self.sas.remove(0);
         }
-        self.sas.push(sa);
+        self.sas.push(leaving);
     }
 
     /// Whether a datagram with these SPIs is for one of them.
     pub(super) fn owns(&self, spis: IkeSpis) -> bool {
-        self.sas.iter().any(|sa| sa.spis() == spis)
+        self.sas.iter().any(|leaving| leaving.sa.spis() == spis)
     }
 
     pub(super) fn handle_datagram(
@@ -38,36 +76,52 @@ impl Fading {
         (path, datagram): (Path, &[u8]),
         rng: &mut dyn CryptoRng,
     ) -> Result<(), PeerMisbehaved> {
-        let found = self.sas.iter_mut().find(|sa| sa.spis() == spis);
-        found.map_or(Err(PeerMisbehaved::WrongSpi), |sa| sa.handle_datagram(now, path, datagram, rng))
+        let found = self.sas.iter_mut().find(|leaving| leaving.sa.spis() == spis);
+        found.map_or(Err(PeerMisbehaved::WrongSpi), |leaving| {
+            leaving.sa.handle_datagram(now, path, datagram, rng)
+        })
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.sas.iter().filter_map(IkeSa::poll_timeout).min()
+        self.sas.iter().filter_map(Leaving::poll_timeout).min()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
-        for sa in &mut self.sas {
-            if sa.poll_timeout().is_some_and(|at| at <= now) {
-                sa.handle_timeout(now, rng);
+        for leaving in &mut self.sas {
+            if leaving.close_at.take_if(|at| *at <= now).is_some() {
+                leaving.sa.close(now, rng);
+            }
+            if leaving.sa.poll_timeout().is_some_and(|at| at <= now) {
+                leaving.sa.handle_timeout(now, rng);
             }
         }
     }
 
-    /// What they have to send. Those that are over go.
-    pub(super) fn drain(&mut self) -> Vec<Transmit> {
-        let mut transmits = Vec::new();
-        for sa in &mut self.sas {
-            transmits.extend(std::iter::from_fn(|| sa.poll_transmit()));
+    pub(super) fn len(&self) -> usize {
+        self.sas.len()
+    }
+
+    /// What they have to send, and what is gone with them. Those that are over go.
+    pub(super) fn drain(&mut self) -> Drained {
+        let mut drained = Drained::default();
+        for Leaving { sa, .. } in &mut self.sas {
+            drained.transmits.extend(std::iter::from_fn(|| sa.poll_transmit()));
             while let Some(event) = sa.poll_event() {
-                tracing::debug!(?event, sa = ?sa.spis(), "an IKE_SA that was replaced");
+                if let SaEvent::ChildDown { spi_in, .. } = event {
+                    drained.down.push(spi_in);
+                } else {
+                    tracing::debug!(?event, sa = ?sa.spis(), "an IKE_SA that was replaced");
+                }
             }
         }
-        self.sas.retain(|sa| !sa.is_closed());
-        transmits
+        self.sas.retain(|leaving| !leaving.sa.is_closed());
+        drained
     }
 
-    pub(super) fn clear(&mut self) {
-        self.sas.clear();
+    /// Ends them without a word; our SPIs of the CHILD_SAs that go with them.
+    pub(super) fn clear(&mut self) -> Vec<u32> {
+        let gone = self.sas.drain(..);
+        gone.flat_map(|leaving| leaving.sa.children().iter().map(|child| child.spi_in).collect::<Vec<_>>())
+            .collect()
     }
 }

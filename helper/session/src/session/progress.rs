@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use rand_core::CryptoRng;
+use ropewalk_ike::crypto::IkeKeys;
 use ropewalk_ike::exchange::config::LocalAuth;
 use ropewalk_ike::exchange::initiator::{Established, InnerConfig};
 use ropewalk_ike::exchange::rekey_ike::Successor;
@@ -10,6 +11,7 @@ use ropewalk_ike::exchange::sa::{CloseReason, IkeSa, SaEvent};
 use ropewalk_ike::time::Instant;
 use ropewalk_ike::wire::GatewayName;
 
+use super::reauth::Reauth;
 use super::{Session, State};
 use crate::command::{Command, CredentialReason, InnerSettings};
 use crate::explain::{Cause, Explanation};
@@ -49,11 +51,9 @@ impl Session {
     }
 
     pub(super) fn established(&mut self, now: Instant, established: Established, rng: &mut dyn CryptoRng) {
-        let Established { sa, inner, keys } = established;
-        if self.config.log_keys {
-            let (spis, suite) = (sa.spis(), *sa.suite());
-            self.commands.push_back(Command::LogIkeKeys { spis, suite, keys: Box::new(keys) });
-        }
+        let Established { sa, inner, keys, auth_lifetime } = established;
+        self.log_keys(&sa, keys);
+        self.plan_reauth(now, auth_lifetime);
         let path = sa.path();
         if let Some(child) = sa.children().first() {
             let settings = inner_settings(inner, child);
@@ -74,8 +74,29 @@ impl Session {
         self.drain_sa(now, rng);
     }
 
+    pub(super) fn log_keys(&mut self, sa: &IkeSa, keys: IkeKeys) {
+        if self.config.log_keys {
+            let (spis, suite) = (sa.spis(), *sa.suite());
+            self.commands.push_back(Command::LogIkeKeys { spis, suite, keys: Box::new(keys) });
+        }
+    }
+
+    /// What the IKE_SAs on their way out want.
+    pub(super) fn drain_fading(&mut self) {
+        let drained = self.fading.drain();
+        self.transmits.extend(drained.transmits);
+        self.commands.extend(drained.down.into_iter().map(Command::RemoveChild));
+    }
+
+    /// Nothing goes on beside what is in the state any more.
+    pub(super) fn leave_all(&mut self) {
+        self.reauth = Reauth::default();
+        let gone = self.fading.clear();
+        self.commands.extend(gone.into_iter().map(Command::RemoveChild));
+    }
+
     /// The next attempt asks for the same inner addresses, so that open connections survive it.
-    fn remember_addresses(&mut self, settings: &InnerSettings) {
+    pub(super) fn remember_addresses(&mut self, settings: &InnerSettings) {
         for (address, _) in &settings.addresses {
             let request = &mut self.config.initiator.request;
             match address {
@@ -89,7 +110,8 @@ impl Session {
         let (State::Connected(sa) | State::Closing(sa)) = &mut self.state else { return };
         let path = sa.path();
         self.transmits.extend(std::iter::from_fn(|| sa.poll_transmit()));
-        let (mut closed, mut refused, mut redirect, mut moves) = (None, None, None, Vec::new());
+        let (mut closed, mut refused, mut lifetime, mut redirect) = (None, None, None, None);
+        let (mut successors, mut moves) = (Vec::new(), Vec::new());
         while let Some(event) = sa.poll_event() {
             match event {
                 SaEvent::ChildUp { child, replaces: _ } => {
@@ -100,14 +122,12 @@ impl Session {
                 }
                 SaEvent::Rekeyed(successor) => {
                     let Successor { sa: new, keys } = *successor;
-                    if self.config.log_keys {
-                        let (spis, suite) = (new.spis(), *new.suite());
-                        self.commands.push_back(Command::LogIkeKeys { spis, suite, keys: Box::new(keys) });
-                    }
+                    successors.push((new.spis(), *new.suite(), keys));
                     let old = std::mem::replace(&mut **sa, new);
                     self.fading.add(old);
                 }
                 SaEvent::Redundant(redundant) => self.fading.add(*redundant),
+                SaEvent::AuthLifetime(seconds) => lifetime = Some(seconds),
                 SaEvent::RekeyRefused(notify) => refused = Some((notify, false)),
                 SaEvent::IkeRekeyRefused(notify) => refused = Some((notify, true)),
                 SaEvent::ChildDown { spi_in, spi_out: _ } => {
@@ -123,11 +143,17 @@ impl Session {
                 SaEvent::Closed(reason) => closed = Some(reason),
             }
         }
-        self.transmits.extend(self.fading.drain());
+        self.drain_fading();
         match refused {
-            Some((notify, true)) => self.ike_rekey_refused(notify),
-            Some((notify, false)) => self.rekey_refused(notify),
+            Some((notify, true)) => self.ike_rekey_refused(now, notify),
+            Some((notify, false)) => self.rekey_refused(now, notify),
             None => {}
+        }
+        for (spis, suite, keys) in successors.into_iter().filter(|_| self.config.log_keys) {
+            self.commands.push_back(Command::LogIkeKeys { spis, suite, keys: Box::new(keys) });
+        }
+        if lifetime.is_some() {
+            self.plan_reauth(now, lifetime);
         }
         for event in &moves {
             self.roaming_event(now, event, rng);
@@ -184,7 +210,7 @@ impl Session {
     /// The connection is gone, the intent is not: another try, the first one at once but for the jitter.
     pub(super) fn lost(&mut self, now: Instant, error: Explanation, rng: &mut dyn CryptoRng) {
         self.error = Some(error);
-        self.fading.clear();
+        self.leave_all();
         self.close_path();
         if self.forget_roaming() {
             self.begin_again();
@@ -213,7 +239,7 @@ impl Session {
     }
 
     pub(super) fn go_idle(&mut self) {
-        self.fading.clear();
+        self.leave_all();
         self.close_path();
         self.state = State::Idle;
         self.forget_roaming();
@@ -224,7 +250,10 @@ impl Session {
     }
 }
 
-fn inner_settings(inner: InnerConfig, child: &ropewalk_ike::exchange::child::ChildSa) -> InnerSettings {
+pub(super) fn inner_settings(
+    inner: InnerConfig,
+    child: &ropewalk_ike::exchange::child::ChildSa,
+) -> InnerSettings {
     InnerSettings {
         addresses: inner.addresses,
         dns_servers: inner.dns_servers,

@@ -476,7 +476,7 @@ impl Session {
         }
     }
 
-    fn explain(&self, error: &HandshakeError, known: Circumstances<'_>) -> Explanation {
+    pub(super) fn explain(&self, error: &HandshakeError, known: Circumstances<'_>) -> Explanation {
         let config = &self.config.initiator;
         let ike: Vec<String> = config.ike_proposals.iter().map(ToString::to_string).collect();
         let esp: Vec<String> = config.esp_proposals.iter().map(ToString::to_string).collect();

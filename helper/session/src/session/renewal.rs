@@ -37,7 +37,13 @@ impl Session {
         }
     }
 
-    pub(super) fn rekey_refused(&mut self, notify: NotifyType) {
+    /// How many IKE_SAs there are: the one in use, and those that it took the place of and that are not deleted yet.
+    #[must_use]
+    pub fn ike_sas(&self) -> usize {
+        self.fading.len() + usize::from(matches!(self.state, State::Connected(_) | State::Closing(_)))
+    }
+
+    pub(super) fn rekey_refused(&mut self, now: Instant, notify: NotifyType) {
         let esp = &self.config.initiator.esp_proposals;
         let with_group = esp.iter().any(|proposal| !proposal.groups().is_empty());
         let hint = match notify {
@@ -52,9 +58,11 @@ impl Session {
             _ => "see the gateway's log",
         };
         tracing::warn!(%notify, hint, "the gateway refuses to renew the CHILD_SA; logging in anew instead");
+        self.hasten_reauth(now);
     }
 
-    pub(super) fn ike_rekey_refused(&mut self, notify: NotifyType) {
+    pub(super) fn ike_rekey_refused(&mut self, now: Instant, notify: NotifyType) {
         tracing::warn!(%notify, "the gateway refuses to renew the IKE_SA; logging in anew instead");
+        self.hasten_reauth(now);
     }
 }

@@ -354,6 +354,7 @@ impl Session {
             | SaEvent::ChildRefused(_)
             | SaEvent::RekeyRefused(_)
             | SaEvent::IkeRekeyRefused(_)
+            | SaEvent::AuthLifetime(_)
             | SaEvent::Rekeyed(_)
             | SaEvent::Redundant(_)
             | SaEvent::Closed(_) => {}
@@ -472,6 +473,7 @@ impl Session {
     fn set_up_anew(&mut self, why: Explanation) {
         let State::Connected(sa) = std::mem::replace(&mut self.state, State::Idle) else { return };
         self.forget(&sa);
+        self.leave_all();
         self.close_path();
         self.forget_roaming();
         self.roaming.former = Some(sa);
@@ -560,6 +562,11 @@ impl Session {
             self.roaming.attempt,
             Some(Attempt::Moving { .. } | Attempt::Opening { behind: Some(_), .. })
         )
+    }
+
+    /// Whether the path in use is gone or another one is being tried.
+    pub(super) fn is_on_the_move(&self) -> bool {
+        self.link.is_none() || self.roaming.attempt.is_some()
     }
 
     /// No path, and none under way: the IKE_SA's clocks stand still.

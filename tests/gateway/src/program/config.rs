@@ -147,6 +147,7 @@ struct Options {
     ike_rekey: u64,
     child_rekey: u64,
     child_rekey_bytes: u64,
+    auth_lifetime: u64,
     childless: Allowance,
     /// Makes crash tokens (RFC 6290) that hold over restarts.
     crash_secret: Option<String>,
@@ -189,6 +190,7 @@ impl Default for Options {
             ike_rekey: 0,
             child_rekey: 0,
             child_rekey_bytes: 0,
+            auth_lifetime: 0,
             childless: Allowance::Never,
             crash_secret: None,
             redirect: None,
@@ -274,6 +276,7 @@ impl Config {
         let (ike, child) = (seconds(self.options.ike_rekey), seconds(self.options.child_rekey));
         let bytes = self.options.child_rekey_bytes;
         settings.lifetimes = Lifetimes { ike, child, child_octets: (bytes > 0).then_some(bytes) };
+        settings.auth_lifetime = seconds(self.options.auth_lifetime);
         settings.childless = match self.options.childless {
             Allowance::Never => Childless::Never,
             Allowance::Allow => Childless::Allow,

@@ -259,6 +259,13 @@ impl HalfOpen {
         if let Some(tokens) = &desk.settings.crash_tokens {
             answer.push(Payload::Notify(tokens.notify(self.agreed.spis)));
         }
+        answer.extend(desk.settings.auth_lifetime.map(|lifetime| {
+            let seconds = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
+            Payload::Notify(Notify::new(
+                ropewalk_ike::wire::NotifyType::AuthLifetime,
+                seconds.to_be_bytes().to_vec(),
+            ))
+        }));
         if let Err(misbehaved) = self.answer(header, &answer, transmits, rng) {
             return (Step::Stay(self), Err(misbehaved));
         }

@@ -17,6 +17,7 @@ use crate::error::PeerMisbehaved;
 use crate::exchange::child::ChildOffer;
 use crate::exchange::config::{InitiatorConfig, LocalAuth};
 use crate::exchange::create_child_sa::ChildPolicy;
+use crate::exchange::lifetime::auth_lifetime;
 use crate::exchange::mobike::{Mobility, additional_addresses};
 use crate::exchange::nat::NatSituation;
 use crate::exchange::protect::Protection;
@@ -534,6 +535,7 @@ impl AuthSent {
         });
         self.negotiated.features.mobike =
             config.mobike && notifies(payloads, NotifyType::MobikeSupported).next().is_some();
+        let auth_lifetime = auth_lifetime(payloads);
         let mobility = Mobility::of_initiator(config.own_addresses.clone(), payloads);
         let Self { negotiated, keys, protection, .. } = *self;
         let mut sa = IkeSa::new(
@@ -560,7 +562,8 @@ impl AuthSent {
             },
         );
         sa.take_token(payloads);
-        AuthStep::Established(Box::new(Established { sa, inner: inner.unwrap_or_default(), keys }))
+        let inner = inner.unwrap_or_default();
+        AuthStep::Established(Box::new(Established { sa, inner, keys, auth_lifetime }))
     }
 }
 

@@ -85,6 +85,7 @@ impl Completing {
                 | SaEvent::ChildDown { .. }
                 | SaEvent::RekeyRefused(_)
                 | SaEvent::IkeRekeyRefused(_)
+                | SaEvent::AuthLifetime(_)
                 | SaEvent::Rekeyed(_)
                 | SaEvent::Redundant(_)
                 | SaEvent::PathChanged(_)

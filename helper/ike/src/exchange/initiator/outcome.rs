@@ -1,6 +1,7 @@
 //! How an attempt ends: with an IKE_SA or with a reason.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::auth::PkiError;
 use crate::auth::SignatureError;
@@ -71,6 +72,8 @@ pub struct Established {
     pub inner: InnerConfig,
     /// The keys, for a key log that an administrator switched on.
     pub keys: IkeKeys,
+    /// How long the gateway lets this authentication hold (RFC 4478).
+    pub auth_lifetime: Option<Duration>,
 }
 
 /// Why an attempt failed.

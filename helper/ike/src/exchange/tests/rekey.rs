@@ -88,7 +88,8 @@ impl End {
                 refused @ (SaEvent::RekeyRefused(_)
                 | SaEvent::IkeRekeyRefused(_)
                 | SaEvent::ChildRefused(_)) => self.refused.push(refused),
-                SaEvent::PathChanged(_)
+                SaEvent::AuthLifetime(_)
+                | SaEvent::PathChanged(_)
                 | SaEvent::PathWorks(_)
                 | SaEvent::PathFailed(_)
                 | SaEvent::MoveRefused(_)

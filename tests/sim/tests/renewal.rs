@@ -1,0 +1,129 @@
+//! What is renewed while a connection stands: CHILD_SAs, the IKE_SA, the login.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use ropewalk_gateway::User;
+use ropewalk_ike::exchange::lifetime::Lifetimes;
+use ropewalk_ike::proposal::parse_esp_list;
+use ropewalk_session::{Cause, Phase};
+use ropewalk_sim::{Auth, Faults, Setup, World};
+
+const SOON: Duration = Duration::from_secs(2);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn connected(setup: Setup, seed: u64) -> World {
+    let mut world = World::new(setup, Faults::default(), seed);
+    world.connect();
+    assert!(world.run_to(Phase::Connected, SOON), "{:?}", world.client.session.snapshot());
+    world.carry().unwrap();
+    world
+}
+
+/// Lets time pass and sees that both ends can send to each other at every moment.
+fn stays_usable(world: &mut World, time: Duration) {
+    let lost = world.run_until(time, |world| !world.is_usable() || world.client.phase() != Phase::Connected);
+    assert!(!lost, "at {:?}: {:?}", world.now, world.client.session.snapshot());
+}
+
+fn spi(world: &World) -> u64 {
+    world.client.session.snapshot().ike.unwrap().spis.initiator
+}
+
+#[test]
+fn children_and_the_ike_sa_are_renewed_by_whoever_has_the_shorter_times() {
+    let short = Lifetimes { ike: Some(4 * HOUR), child: Some(HOUR), child_octets: None };
+    for (ours, theirs) in [(short, Lifetimes::default()), (Lifetimes::default(), short), (short, short)] {
+        let mut setup = Setup::new(Auth::Psk);
+        setup.client.initiator.lifetimes = ours;
+        setup.gateway.lifetimes = theirs;
+        let mut world = connected(setup, 40);
+        let (first, first_child) = (spi(&world), world.client.egress.unwrap().0);
+        stays_usable(&mut world, HOUR + MINUTE);
+        assert_ne!(world.client.egress.unwrap().0, first_child);
+        assert_eq!(spi(&world), first);
+        stays_usable(&mut world, 4 * HOUR);
+        assert_ne!(spi(&world), first);
+        world.run_for(2 * MINUTE);
+        world.carry().unwrap();
+        assert_eq!(world.gateway_log, ["up client@sim.test"], "one login");
+        assert_eq!((world.client.children.len(), world.gateway_children.len()), (1, 1));
+        world.disconnect();
+        assert!(world.run_to(Phase::Disconnected, SOON));
+        assert!(world.gateway_children.is_empty());
+    }
+}
+
+#[test]
+fn a_gateway_that_wants_another_group_for_renewals_is_logged_in_to_anew_before_the_child_ends() {
+    let mut setup = Setup::new(Auth::Psk);
+    setup.client.initiator.lifetimes = Lifetimes { child: Some(HOUR), ..Lifetimes::default() };
+    setup.client.initiator.esp_proposals = parse_esp_list(&["aes256gcm16-x25519"]).unwrap();
+    setup.gateway.esp_proposals = parse_esp_list(&["aes256gcm16-ecp256"]).unwrap();
+    let mut world = connected(setup, 41);
+    let addresses = world.inner_addresses();
+    stays_usable(&mut world, 6 * HOUR);
+    assert_eq!(world.inner_addresses(), addresses);
+    let logins = world.gateway_log.iter().filter(|line| line.starts_with("up")).count();
+    assert!((6..=8).contains(&logins), "{logins} logins");
+    world.run_for(2 * MINUTE);
+    assert_eq!((world.client.children.len(), world.gateway_children.len()), (1, 1));
+}
+
+#[test]
+fn the_client_logs_in_anew_before_the_gateways_limit_or_its_own_and_nobody_is_asked() {
+    for auth in [Auth::Psk, Auth::Ecdsa, Auth::Eap] {
+        for gateways in [true, false] {
+            let mut setup = Setup::new(auth);
+            if gateways {
+                setup.gateway.auth_lifetime = Some(10 * MINUTE);
+            } else {
+                setup.client.reauth = Some(9 * MINUTE);
+            }
+            let mut world = connected(setup, 42);
+            let (first, addresses) = (spi(&world), world.inner_addresses());
+            stays_usable(&mut world, 8 * MINUTE);
+            assert_eq!(spi(&world), first);
+            stays_usable(&mut world, 24 * MINUTE);
+            assert_ne!(spi(&world), first);
+            world.carry().unwrap();
+            assert_eq!(world.inner_addresses(), addresses);
+            assert!(world.client.asked.is_empty());
+            let logins = world.gateway_log.iter().filter(|line| line.starts_with("up")).count();
+            assert_eq!(logins, 4, "{:?}", world.gateway_log);
+            world.run_for(MINUTE);
+            assert_eq!((world.client.children.len(), world.gateway_children.len()), (1, 1));
+            assert_eq!(world.client.session.ike_sas(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_login_over_a_bad_network_takes_over_without_a_gap() {
+    for seed in 0..20 {
+        let mut setup = Setup::new(Auth::Eap);
+        setup.gateway.auth_lifetime = Some(5 * MINUTE);
+        let mut world = connected(setup, 4300 + seed);
+        world.network.faults = Faults { loss: 100, duplicate: 50, reorder: 200 };
+        let broken = world.run_until(30 * MINUTE, |world| !world.is_usable());
+        assert!(!broken, "seed {seed}, at {:?}", world.now);
+        let logins = world.gateway_log.iter().filter(|line| line.starts_with("up")).count();
+        assert!(logins >= 6, "{:?}", world.gateway_log);
+    }
+}
+
+#[test]
+fn when_logging_in_anew_fails_the_connection_goes_on_to_its_end_and_says_why() {
+    let mut setup = Setup::new(Auth::Eap);
+    setup.gateway.auth_lifetime = Some(10 * MINUTE);
+    let mut world = connected(setup, 44);
+    let gateway = world.gateway.as_mut().unwrap();
+    gateway.settings_mut().users = vec![User::new("alice", "another one")];
+    stays_usable(&mut world, 9 * MINUTE + MINUTE / 2);
+    let told = world.client.session.snapshot().error.expect("why the login failed");
+    assert_eq!(told.cause, Cause::Authentication);
+    stays_usable(&mut world, MINUTE / 4);
+    assert!(world.run_until(MINUTE, |world| world.client.phase() != Phase::Connected));
+}
