@@ -134,6 +134,8 @@ pub struct Offer {
     pub dpd: Option<u32>,
     /// The outer addresses that the reference gateway tells clients of; strongSwan tells of all it has.
     pub outer: Vec<IpAddr>,
+    /// IKE_AUTH is to be without a CHILD_SA (RFC 6023).
+    pub childless: bool,
 }
 
 impl Offer {
@@ -149,6 +151,7 @@ impl Offer {
             esp: None,
             dpd: None,
             outer: Vec::new(),
+            childless: false,
         }
     }
 
@@ -246,5 +249,6 @@ fn strongswan(offer: &Offer, credentials: &Credentials) -> SwanGateway {
         config.esp.clone_from(esp);
     }
     config.dpd = offer.dpd.unwrap_or(config.dpd);
+    config.childless = offer.childless;
     config
 }

@@ -9,7 +9,7 @@ use crate::gateway::{AuthKind, Credentials};
 pub struct ProfileText {
     /// Its name.
     pub name: String,
-    /// The gateway's address.
+    /// The gateway's address, or several in the order of trying, with commas.
     pub address: String,
     /// What the gateway must prove.
     pub identity: String,
@@ -64,9 +64,14 @@ impl ProfileText {
     /// As it stands in the file.
     #[must_use]
     pub fn text(&self) -> String {
+        let addresses: Vec<_> = self.address.split(',').map(|address| format!("\"{address}\"")).collect();
+        let addresses = match addresses.as_slice() {
+            [one] => format!("address = {one}"),
+            several => format!("addresses = [{}]", several.join(", ")),
+        };
         let mut text = format!(
-            "version = 1\nname = \"{}\"\n\n[gateway]\naddress = \"{}\"\nidentity = \"{}\"\n",
-            self.name, self.address, self.identity
+            "version = 1\nname = \"{}\"\n\n[gateway]\n{addresses}\nidentity = \"{}\"\n",
+            self.name, self.identity
         );
         if !self.ca.is_empty() {
             let certificates: Vec<_> = self.ca.iter().map(|pem| format!("'''\n{pem}'''")).collect();

@@ -131,8 +131,12 @@ fn config_text(offer: &Offer, credentials: &Credentials) -> String {
         let outer: Vec<_> = offer.outer.iter().map(ToString::to_string).collect();
         text += &format!("\n[mobike]\naddresses = [{}]\n", list(&outer));
     }
+    text += "\n[options]\n";
     if let Some(dpd) = offer.dpd {
-        text += &format!("\n[options]\ndpd = {dpd}\n");
+        text += &format!("dpd = {dpd}\n");
+    }
+    if offer.childless {
+        text += "childless = \"force\"\n";
     }
     text
 }

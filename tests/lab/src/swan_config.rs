@@ -50,6 +50,8 @@ pub struct SwanGateway {
     pub authorities: Vec<String>,
     /// Seconds of silence after which it asks whether the client is alive; 0 never.
     pub dpd: u32,
+    /// Every IKE_AUTH is to be without a CHILD_SA (RFC 6023).
+    pub childless: bool,
 }
 
 impl Default for SwanGateway {
@@ -67,6 +69,7 @@ impl Default for SwanGateway {
             rsa: None,
             authorities: Vec::new(),
             dpd: 0,
+            childless: false,
         }
     }
 }
@@ -115,9 +118,10 @@ impl SwanGateway {
     fn connection(&self, name: &str, local: &str, remote: &str) -> String {
         let pools: Vec<_> = (0..self.pools.len()).map(|number| format!("pool{number}")).collect();
         let pools = if pools.is_empty() { String::new() } else { format!("  pools = {}\n", pools.join(",")) };
+        let childless = if self.childless { "  childless = force\n" } else { "" };
         let dpd = if self.dpd == 0 { String::new() } else { format!("  dpd_delay = {}s\n", self.dpd) };
         format!(
-            " {name} {{\n  version = 2\n  proposals = {}\n{pools}{dpd}  local {{\n   id = {name}.gw.test\n   {local}\n  }}\n  \
+            " {name} {{\n  version = 2\n  proposals = {}\n{pools}{dpd}{childless}  local {{\n   id = {name}.gw.test\n   {local}\n  }}\n  \
              remote {{\n   {remote}\n  }}\n  children {{\n   net {{\n    local_ts = {}\n    esp_proposals = {}\n   }}\n  }}\n }}\n",
             self.ike,
             self.traffic.join(","),
