@@ -53,8 +53,9 @@ pub fn session_config(
         ts_i: TrafficSelectors::new(ts_i),
         ts_r: TrafficSelectors::new(vec![TrafficSelector::any_v4(), TrafficSelector::any_v6()]),
         mobike: profile.paths.mobike,
-        // A name that is not this client's own may be in use by others, whom the gateway would put out.
-        initial_contact: !nameless(profile),
+        // A user's name or a shared key may be in use on another machine, which the gateway would put out (RFC 7296
+        // section 2.4); a certificate's key is taken for one machine's.
+        initial_contact: profile.auth.method == Method::Certificate,
         redirected_from: None,
         // What is behind a NAT is of no use to the gateway, and the user's networks are nobody's business.
         own_addresses: None,
@@ -114,13 +115,6 @@ fn local_auth(profile: &Profile, secrets: &Secrets) -> Result<LocalAuth, ErrorIn
             "use psk, certificate or eap-mschapv2",
         )),
     }
-}
-
-/// Whether the gateway learns the user's name from EAP only, and IDi says nothing.
-fn nameless(profile: &Profile) -> bool {
-    profile.auth.method == Method::EapMschapv2
-        && profile.auth.identity.is_none()
-        && profile.auth.user.is_none()
 }
 
 fn local_identity(profile: &Profile, auth: &LocalAuth) -> Result<Identification, ErrorInfo> {

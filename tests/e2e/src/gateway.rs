@@ -136,6 +136,8 @@ pub struct Offer {
     pub outer: Vec<IpAddr>,
     /// IKE_AUTH is to be without a CHILD_SA (RFC 6023).
     pub childless: bool,
+    /// Seconds that a login with strongSwan holds (RFC 4478); 0 for ever.
+    pub reauth: u32,
 }
 
 impl Offer {
@@ -152,6 +154,7 @@ impl Offer {
             dpd: None,
             outer: Vec::new(),
             childless: false,
+            reauth: 0,
         }
     }
 
@@ -250,5 +253,6 @@ fn strongswan(offer: &Offer, credentials: &Credentials) -> SwanGateway {
     }
     config.dpd = offer.dpd.unwrap_or(config.dpd);
     config.childless = offer.childless;
+    config.reauth = offer.reauth;
     config
 }

@@ -52,6 +52,8 @@ pub struct SwanGateway {
     pub dpd: u32,
     /// Every IKE_AUTH is to be without a CHILD_SA (RFC 6023).
     pub childless: bool,
+    /// Seconds that a login holds, told to clients as AUTH_LIFETIME (RFC 4478); 0 for ever.
+    pub reauth: u32,
 }
 
 impl Default for SwanGateway {
@@ -70,6 +72,7 @@ impl Default for SwanGateway {
             authorities: Vec::new(),
             dpd: 0,
             childless: false,
+            reauth: 0,
         }
     }
 }
@@ -119,9 +122,13 @@ impl SwanGateway {
         let pools: Vec<_> = (0..self.pools.len()).map(|number| format!("pool{number}")).collect();
         let pools = if pools.is_empty() { String::new() } else { format!("  pools = {}\n", pools.join(",")) };
         let childless = if self.childless { "  childless = force\n" } else { "" };
+        let reauth = match self.reauth {
+            0 => String::new(),
+            seconds => format!("  reauth_time = {seconds}s\n  rekey_time = 0s\n  over_time = 30s\n"),
+        };
         let dpd = if self.dpd == 0 { String::new() } else { format!("  dpd_delay = {}s\n", self.dpd) };
         format!(
-            " {name} {{\n  version = 2\n  proposals = {}\n{pools}{dpd}{childless}  local {{\n   id = {name}.gw.test\n   {local}\n  }}\n  \
+            " {name} {{\n  version = 2\n  proposals = {}\n{pools}{dpd}{childless}{reauth}  local {{\n   id = {name}.gw.test\n   {local}\n  }}\n  \
              remote {{\n   {remote}\n  }}\n  children {{\n   net {{\n    local_ts = {}\n    esp_proposals = {}\n   }}\n  }}\n }}\n",
             self.ike,
             self.traffic.join(","),
