@@ -226,41 +226,19 @@ impl Client {
 
     /// Gives the address back, if one is held, and stops.
     pub fn release(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
-        match std::mem::replace(&mut self.state, State::Stopped) {
-            State::Bound(held) | State::Renewing { held, .. } | State::Rebinding { held, .. } => {
-                self.new_exchange(now, rng);
-                let Lease { address, server, .. } = held.lease;
-                let wanted = Wanted { ciaddr: address, ..self.wanted(now, MessageType::Release) };
-                let wanted = Wanted { server: Some(server), ..wanted };
-                self.send(Carrier::VpnSa, address, server, wanted);
-            }
-            State::Stopped
-            | State::Init { .. }
-            | State::Selecting(_)
-            | State::Requesting { .. }
-            | State::Rebooting { .. }
-            | State::Probing(_)
-            | State::Informing { .. }
-            | State::Informed => {}
-        }
+        let Some(Lease { address, server, .. }) = self.suspend() else { return };
+        self.new_exchange(now, rng);
+        let wanted = Wanted { ciaddr: address, ..self.wanted(now, MessageType::Release) };
+        let wanted = Wanted { server: Some(server), ..wanted };
+        self.send(Carrier::VpnSa, address, server, wanted);
     }
 
     /// Stops without a word, as when the gateway is lost: the lease is kept by the server and is returned here, to be
     /// remembered.
     pub fn suspend(&mut self) -> Option<Lease> {
-        match std::mem::replace(&mut self.state, State::Stopped) {
-            State::Bound(held) | State::Renewing { held, .. } | State::Rebinding { held, .. } => {
-                Some(held.lease)
-            }
-            State::Stopped
-            | State::Init { .. }
-            | State::Selecting(_)
-            | State::Requesting { .. }
-            | State::Rebooting { .. }
-            | State::Probing(_)
-            | State::Informing { .. }
-            | State::Informed => None,
-        }
+        let lease = self.lease().cloned();
+        self.state = State::Stopped;
+        lease
     }
 
     /// The answer to [`Event::Probe`].

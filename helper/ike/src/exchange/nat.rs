@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use ring::digest;
 
 use super::{IkeSpis, Path};
+use crate::wire::{NotifyType, Payload, find_notify};
 
 /// Octets of a NAT_DETECTION_*_IP notify.
 pub const HASH_LEN: usize = 20;
@@ -47,6 +48,22 @@ pub struct NatSituation {
 }
 
 impl NatSituation {
+    /// Judges a message that came by `path`; `None` when it does not tell.
+    #[must_use]
+    pub fn of_message(spis: IkeSpis, path: Path, payloads: &[Payload]) -> Option<Self> {
+        let sources: Vec<&[u8]> = payloads
+            .iter()
+            .filter_map(|payload| match payload {
+                Payload::Notify(notify) if notify.ty == NotifyType::NatDetectionSourceIp => {
+                    Some(notify.data.as_slice())
+                }
+                _ => None,
+            })
+            .collect();
+        let destination = find_notify(payloads, NotifyType::NatDetectionDestinationIp);
+        Self::judge(spis, path, &sources, destination.map(|notify| notify.data.as_slice()))
+    }
+
     /// Judges the peer's notifies: `sources` are all its NAT_DETECTION_SOURCE_IP, `destination` its
     /// NAT_DETECTION_DESTINATION_IP. `None` when it sent neither: it does not know NAT traversal.
     #[must_use]

@@ -139,7 +139,7 @@ pub fn answer(
         return Ok(stateless(header, Notify::invalid_ke(suite.group)));
     }
     let spis = IkeSpis { initiator: header.spi_i, responder: desk.spi };
-    let Some(nat) = judge_nat(IkeSpis { responder: 0, ..spis }, path, payloads) else {
+    let Some(nat) = NatSituation::of_message(IkeSpis { responder: 0, ..spis }, path, payloads) else {
         // There is no socket for ESP outside UDP.
         tracing::info!(remote = %path.remote, "a client without NAT traversal is refused");
         return Ok(stateless(header, Notify::status(NotifyType::NoProposalChosen)));
@@ -215,20 +215,6 @@ fn announcements(settings: &Settings, spis: IkeSpis, path: Path, fragmentation: 
         payloads.push(Payload::CertReq(CertificateRequest { encoding, authorities }));
     }
     payloads
-}
-
-fn judge_nat(spis: IkeSpis, path: Path, payloads: &[Payload]) -> Option<NatSituation> {
-    let sources: Vec<&[u8]> = payloads
-        .iter()
-        .filter_map(|payload| match payload {
-            Payload::Notify(notify) if notify.ty == NotifyType::NatDetectionSourceIp => {
-                Some(notify.data.as_slice())
-            }
-            _ => None,
-        })
-        .collect();
-    let destination = find_notify(payloads, NotifyType::NatDetectionDestinationIp);
-    NatSituation::judge(spis, path, &sources, destination.map(|notify| notify.data.as_slice()))
 }
 
 fn answer_header(request: Header) -> Header {

@@ -290,12 +290,7 @@ impl InitSent {
         let (key, (form, request)) = key.zip(self.believed(suite.group)).ok_or_else(|| wrong(asked_for))?;
         let shared_secret =
             key.agree(&answer.ke.data).map_err(|error| PeerMisbehaved::KeyExchange { error })?;
-        let sources: Vec<&[u8]> = notifies(payloads, NotifyType::NatDetectionSourceIp)
-            .map(|notify| notify.data.as_slice())
-            .collect();
-        let destination = notifies(payloads, NotifyType::NatDetectionDestinationIp).next();
-        let nat = NatSituation::judge(spis, path, &sources, destination.map(|notify| notify.data.as_slice()))
-            .ok_or(HandshakeError::NoNatTraversal)?;
+        let nat = NatSituation::of_message(spis, path, payloads).ok_or(HandshakeError::NoNatTraversal)?;
         let hashes = notifies(payloads, NotifyType::SignatureHashAlgorithms).next();
         // Encapsulation is always needed, so the float to 4500 does not wait for a NAT.
         let port = if path.remote.port() == IKE_PORT { NAT_T_PORT } else { path.remote.port() };

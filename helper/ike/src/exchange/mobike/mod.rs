@@ -296,18 +296,7 @@ impl IkeSa {
 
     /// Judges where NATs are from a message that came by this path, if it tells.
     fn judge_nat(&mut self, path: Path, payloads: &[Payload]) {
-        let sources: Vec<&[u8]> = payloads
-            .iter()
-            .filter_map(|payload| match payload {
-                Payload::Notify(notify) if notify.ty == NotifyType::NatDetectionSourceIp => {
-                    Some(notify.data.as_slice())
-                }
-                _ => None,
-            })
-            .collect();
-        let destination = find_notify(payloads, NotifyType::NatDetectionDestinationIp);
-        let destination = destination.map(|notify| notify.data.as_slice());
-        if let Some(nat) = NatSituation::judge(self.spis(), path, &sources, destination) {
+        if let Some(nat) = NatSituation::of_message(self.spis(), path, payloads) {
             self.nat = nat;
         }
     }
