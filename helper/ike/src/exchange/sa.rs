@@ -4,6 +4,12 @@
 //! one request at a time (RFC 7296 section 2.3); what the peer wants is answered at once. Only authenticated messages
 //! change anything: an [`Err`] from [`IkeSa::handle_datagram`] is something to log, never a reason to end.
 
+mod event;
+mod tasks;
+
+pub use event::{CloseReason, SaEvent};
+pub(super) use tasks::{InFlight, Task};
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -15,12 +21,11 @@ use super::crash::Token;
 use super::create_child_sa::{ChildPolicy, PendingChild};
 use super::lifetime::Lifetimes;
 use super::liveness::Stall;
-use super::mobike::{MobikeTask, Mobility, Travelled};
+use super::mobike::Mobility;
 use super::nat::NatSituation;
 use super::protect::{Opened, Protection};
-use super::rekey_ike::{PendingIke, Successor};
 use super::renewal::Renewal;
-use super::retransmit::{Arrival, Due, Outstanding, ResponseWindow, RetransmitPolicy};
+use super::retransmit::{Arrival, Due, ResponseWindow};
 use super::{IkeSpis, Path, Role, Transmit};
 use crate::crypto::Prf;
 use crate::error::PeerMisbehaved;
@@ -77,102 +82,6 @@ pub struct SaParams {
     pub dpd: Option<Duration>,
     /// What is known of moving (RFC 4555).
     pub mobility: Mobility,
-}
-
-/// Why an IKE_SA ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// We deleted it.
-    Deleted,
-    /// The peer deleted it.
-    DeletedByPeer,
-    /// The peer stopped answering.
-    PeerDead,
-    /// The peer lost its memory and has shown so by the token that it gave us (RFC 6290).
-    PeerRestarted,
-    /// The peer answered with a fatal error, or we told it of one.
-    Fatal(NotifyType),
-    /// The peer's answer brought another COOKIE2 than was sent (RFC 4555 section 3.7).
-    CookieMismatch,
-    /// It was not renewed before its end.
-    Expired,
-}
-
-/// What the owner of an IKE_SA has to know.
-#[derive(Debug)]
-pub enum SaEvent {
-    /// A CHILD_SA to install for receiving; it takes the place of the one with the inbound SPI `replaces`.
-    ChildUp {
-        /// The new one.
-        child: Box<ChildSa>,
-        /// The inbound SPI of the one that it replaces.
-        replaces: Option<u32>,
-    },
-    /// Send with this CHILD_SA, by our SPI, from now on.
-    ChildCarries {
-        /// Our SPI of it.
-        spi_in: u32,
-    },
-    /// A CHILD_SA to remove.
-    ChildDown {
-        /// Our SPI of it.
-        spi_in: u32,
-        /// The peer's SPI of it.
-        spi_out: u32,
-    },
-    /// The peer refused a CHILD_SA that we asked for.
-    ChildRefused(NotifyType),
-    /// The peer refused to renew a CHILD_SA; what is there goes on until its hard limit.
-    RekeyRefused(NotifyType),
-    /// The peer refused to renew the IKE_SA, which goes on until its hard limit.
-    IkeRekeyRefused(NotifyType),
-    /// The authentication holds for so long from now on (RFC 4478): the client has to log in anew before.
-    AuthLifetime(Duration),
-    /// A new IKE_SA takes this one's place and has its CHILD_SAs. This one is only kept until it says [`Self::Closed`].
-    Rekeyed(Box<Successor>),
-    /// Both ends rekeyed the IKE_SA at once: this one is not needed, and only kept until it says [`Self::Closed`].
-    Redundant(Box<IkeSa>),
-    /// CHILD_SAs send by this path from now on: the peer moved, or we did and the peer has answered.
-    PathChanged(Path),
-    /// A tested path works.
-    PathWorks(Path),
-    /// A tested path does not.
-    PathFailed(Path),
-    /// The peer does not let us move to the path that requests go by.
-    MoveRefused(NotifyType),
-    /// The peer's list of addresses is another one.
-    PeerAddresses,
-    /// The gateway sends us to another one (RFC 5685 section 5).
-    Redirected(GatewayName),
-    /// The IKE_SA is over; all its CHILD_SAs went before.
-    Closed(CloseReason),
-}
-
-/// What we want from the peer.
-#[derive(Debug)]
-pub(super) enum Task {
-    /// An empty INFORMATIONAL: is the peer there?
-    Liveness,
-    /// Delete CHILD_SAs by our SPIs.
-    DeleteChildren(Vec<u32>),
-    /// Delete the IKE_SA.
-    DeleteIke,
-    /// Tell the peer something.
-    Inform(Vec<Payload>),
-    /// A further CHILD_SA, or one in the place of another.
-    CreateChild(Box<PendingChild>),
-    /// An IKE_SA in the place of this one.
-    RekeyIke(Box<PendingIke>),
-    /// Something of RFC 4555.
-    Mobike(MobikeTask),
-}
-
-pub(super) struct InFlight {
-    pub(super) outstanding: Outstanding,
-    pub(super) task: Task,
-    pub(super) path: Path,
-    /// It went by another path first.
-    pub(super) rerouted: bool,
 }
 
 /// An established IKE_SA.
@@ -487,68 +396,6 @@ impl IkeSa {
         outcome
     }
 
-    fn handle_response(
-        &mut self,
-        now: Instant,
-        path: Path,
-        header: Header,
-        opened: Opened,
-        rng: &mut dyn CryptoRng,
-    ) -> Result<(), PeerMisbehaved> {
-        let Some(InFlight { task, path: last, rerouted, .. }) = self.in_flight.take() else { return Ok(()) };
-        let travelled = Travelled { path: last, rerouted, answer: path };
-        let outcome = match opened.payloads() {
-            Ok(payloads) => self.finish_task(now, task, travelled, header.exchange, &payloads, rng),
-            Err(wire) => Err(wire.into()),
-        };
-        // An authenticated answer that cannot be read leaves the two ends with different ideas of what exists.
-        if let Err(PeerMisbehaved::Wire(wire)) = outcome {
-            self.finish(CloseReason::Fatal(wire.answer().0));
-            return Err(wire.into());
-        }
-        if !self.closed {
-            self.start_next(now, rng);
-        }
-        outcome
-    }
-
-    fn finish_task(
-        &mut self,
-        now: Instant,
-        task: Task,
-        travelled: Travelled,
-        exchange: ExchangeType,
-        payloads: &[Payload],
-        rng: &mut dyn CryptoRng,
-    ) -> Result<(), PeerMisbehaved> {
-        match task {
-            Task::Liveness => {
-                self.fatal_notify(payloads)?;
-                self.liveness_answered();
-                self.compare_mapping(payloads);
-                Ok(())
-            }
-            Task::Mobike(task) => self.finish_mobike(task, travelled, payloads),
-            Task::DeleteChildren(spis) => {
-                self.fatal_notify(payloads)?;
-                for spi_in in spis {
-                    self.remove_child(now, spi_in);
-                }
-                Ok(())
-            }
-            Task::DeleteIke => {
-                self.finish(self.renewal.farewell());
-                Ok(())
-            }
-            Task::Inform(_) => self.fatal_notify(payloads),
-            Task::CreateChild(_) | Task::RekeyIke(_) if exchange != ExchangeType::CreateChildSa => {
-                Err(PeerMisbehaved::WrongExchange { exchange })
-            }
-            Task::CreateChild(pending) => self.finish_create_child(now, *pending, payloads, rng),
-            Task::RekeyIke(pending) => self.finish_rekey_ike(now, *pending, payloads, rng),
-        }
-    }
-
     /// INVALID_SYNTAX and AUTHENTICATION_FAILED in a protected answer end the IKE_SA (RFC 7296 section 2.21.3).
     pub(super) fn fatal_notify(&mut self, payloads: &[Payload]) -> Result<(), PeerMisbehaved> {
         for payload in payloads {
@@ -560,66 +407,6 @@ impl IkeSa {
             }
         }
         Ok(())
-    }
-
-    /// Sends the next request if none is under way.
-    pub(super) fn start_next(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
-        while self.in_flight.is_none() && !self.closed {
-            self.queue_mobike();
-            let Some(mut task) = self.tasks.pop_front() else { return };
-            let mut path = self.path;
-            let patience =
-                if self.is_patient() { RetransmitPolicy::PATIENT } else { RetransmitPolicy::ESTABLISHED };
-            let (exchange, payloads, policy) = match &mut task {
-                Task::Liveness => {
-                    let policy = self.liveness_policy();
-                    (ExchangeType::Informational, self.liveness_payloads(), policy)
-                }
-                Task::DeleteChildren(spis) => {
-                    spis.retain(|spi| self.children.iter().any(|child| child.spi_in == *spi));
-                    if spis.is_empty() {
-                        continue;
-                    }
-                    let delete = Self::delete_payload(spis);
-                    (ExchangeType::Informational, vec![delete], patience)
-                }
-                Task::DeleteIke => {
-                    let delete = Payload::Delete(crate::wire::Delete::ike());
-                    (ExchangeType::Informational, vec![delete], self.renewal.farewell_policy())
-                }
-                Task::Inform(payloads) => (ExchangeType::Informational, payloads.clone(), patience),
-                Task::CreateChild(pending) => {
-                    if !self.is_wanted(pending) {
-                        continue;
-                    }
-                    (ExchangeType::CreateChildSa, Self::create_child_request(pending), patience)
-                }
-                Task::Mobike(task) => {
-                    let policy = task.patience().unwrap_or(patience);
-                    let request;
-                    (path, request) = self.mobike_request(task, rng);
-                    (ExchangeType::Informational, request, policy)
-                }
-                Task::RekeyIke(pending) => (ExchangeType::CreateChildSa, pending.request(), patience),
-            };
-            let header = Header {
-                spi_i: self.spis.initiator,
-                spi_r: self.spis.responder,
-                next_payload: 0,
-                exchange,
-                flags: self.flags(false),
-                message_id: self.next_request,
-            };
-            let fragments = self.features.fragmentation;
-            let Ok(datagrams) = self.protection.seal(header, &payloads, fragments, path, rng) else {
-                tracing::warn!(%exchange, "a request could not be sealed and is dropped");
-                continue;
-            };
-            self.transmits.extend(datagrams.iter().cloned().map(|message| Transmit { path, message }));
-            let outstanding = Outstanding::new(now, self.next_request, datagrams, policy);
-            self.next_request = self.next_request.saturating_add(1);
-            self.in_flight = Some(InFlight { outstanding, task, path, rerouted: false });
-        }
     }
 
     fn flags(&self, response: bool) -> Flags {
