@@ -138,6 +138,8 @@ pub struct Offer {
     pub childless: bool,
     /// Seconds that a login with strongSwan holds (RFC 4478); 0 for ever.
     pub reauth: u32,
+    /// Further lines of the reference gateway's `[options]`.
+    pub options: String,
 }
 
 impl Offer {
@@ -155,6 +157,7 @@ impl Offer {
             outer: Vec::new(),
             childless: false,
             reauth: 0,
+            options: String::new(),
         }
     }
 

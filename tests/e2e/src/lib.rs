@@ -13,6 +13,7 @@ mod network_state;
 mod profile;
 mod programs;
 mod reference;
+mod second;
 
 pub use client::{Client, ClientOptions};
 pub use flow::{Flow, StateLog};
@@ -21,6 +22,8 @@ pub use logind::Logind;
 pub use network_state::NetworkState;
 pub use profile::ProfileText;
 pub use programs::Programs;
+pub use reference::Reference;
+pub use second::{SECOND_V4, second_gateway};
 
 use std::time::Duration;
 

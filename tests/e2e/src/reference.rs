@@ -1,10 +1,16 @@
 //! The reference gateway in a namespace.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use ropewalk_lab::{Namespace, Process};
+use serde_json::Value;
 
 use crate::{
     PATIENCE,
@@ -28,7 +34,7 @@ impl Reference {
     /// # Errors
     /// When it does not come up.
     pub fn start(namespace: &Namespace, offer: &Offer, credentials: &Credentials) -> Result<Self> {
-        let config = namespace.lab().dir().join("gateway.toml");
+        let config = namespace.lab().dir().join(format!("{}.toml", namespace.name()));
         fs::write(&config, config_text(offer, credentials)).context("write the gateway's configuration")?;
         let mut reference = Self {
             namespace: namespace.clone(),
@@ -46,10 +52,57 @@ impl Reference {
     /// # Errors
     /// When it does not come back.
     pub fn restart(&mut self) -> Result<()> {
-        if let Some(mut process) = self.process.take() {
-            process.kill()?;
-        }
+        self.kill()?;
         self.launch()
+    }
+
+    /// Kills it without a word to its clients.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        match self.process.take() {
+            Some(mut process) => Ok(process.kill()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts it (again).
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn launch(&mut self) -> Result<()> {
+        let mut command = self.namespace.command(self.programs.path("ropewalk-gateway")?);
+        command.arg("--config").arg(&self.config).arg("--control").arg(self.control_socket());
+        command.args(["--log", "debug"]);
+        self.starts += 1;
+        let log = self.namespace.log_path(&format!("reference{}", self.starts));
+        let mut process = Process::start(&mut command, &log)?;
+        process.wait_for_log("listening", PATIENCE)?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// One line to its control socket, and the answer.
+    ///
+    /// # Errors
+    /// When it does not answer, or with an error.
+    pub fn control(&self, line: &str) -> Result<Value> {
+        let mut stream =
+            UnixStream::connect(self.control_socket()).context("the gateway's control socket")?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        writeln!(stream, "{line}")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let answer: Value = serde_json::from_str(&answer).with_context(|| format!("{line}: {answer:?}"))?;
+        ensure!(answer.get("error").is_none(), "{line}: {answer}");
+        Ok(answer)
+    }
+
+    /// Its log so far (of the running one).
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(Process::log).unwrap_or_default()
     }
 
     /// How many clients have connected and not gone, by its log.
@@ -57,7 +110,7 @@ impl Reference {
     /// # Errors
     /// Never; the signature is strongSwan's.
     pub fn sessions(&self) -> Result<usize> {
-        let log = self.process.as_ref().map(Process::log).unwrap_or_default();
+        let log = self.log();
         let up = log.matches("client connected").count();
         Ok(up.saturating_sub(log.matches("client gone").count()))
     }
@@ -71,15 +124,8 @@ impl Reference {
         Ok(process.signal(Signal::SIGUSR1)?)
     }
 
-    fn launch(&mut self) -> Result<()> {
-        let mut command = self.namespace.command(self.programs.path("ropewalk-gateway")?);
-        command.arg("--config").arg(&self.config).args(["--log", "debug"]);
-        self.starts += 1;
-        let log = self.namespace.log_path(&format!("reference{}", self.starts));
-        let mut process = Process::start(&mut command, &log)?;
-        process.wait_for_log("listening", PATIENCE)?;
-        self.process = Some(process);
-        Ok(())
+    fn control_socket(&self) -> PathBuf {
+        self.config.with_extension("sock")
     }
 }
 
@@ -138,5 +184,5 @@ fn config_text(offer: &Offer, credentials: &Credentials) -> String {
     if offer.childless {
         text += "childless = \"force\"\n";
     }
-    text
+    text + &offer.options
 }

@@ -121,6 +121,7 @@ pub fn answer(
         .into_iter()
         .any(|ty| find_notify(payloads, ty).is_some());
     if let Some((RedirectAt::Init, to)) = settings.redirect.as_ref().filter(|_| redirectable) {
+        tracing::info!(%to, "a new client is sent elsewhere");
         let redirect = Redirect { to: to.clone(), nonce: request.nonce.data.clone() };
         return Ok(stateless(header, redirect.notify()));
     }

@@ -242,6 +242,7 @@ impl HalfOpen {
         if let Some((RedirectAt::Auth, to)) =
             desk.settings.redirect.as_ref().filter(|_| self.agreed.redirectable)
         {
+            tracing::info!(%to, "a client that proved itself is sent elsewhere");
             let redirect = Redirect { to: to.clone(), nonce: Vec::new() };
             let mut answer = proof;
             answer.push(Payload::Notify(redirect.notify()));
