@@ -102,12 +102,9 @@ fn a_disconnect_in_the_middle_closes_every_socket() {
     assert_eq!((world.client.phase(), world.client.sockets()), (Phase::Disconnected, 0));
 }
 
-#[test]
-fn a_forged_first_answer_only_costs_time() {
-    let setup = Setup::new(Auth::Psk);
-    let mut forger = Gateway::new(setup.gateway, WALL_CLOCK);
-    let mut world = world(&[("first", &[NOBODY, GATEWAY])], 86);
-    world.connect();
+/// Answers the first request like a gateway that it is not: whoever sees it can.
+fn forge_first_answer(world: &mut World) {
+    let mut forger = Gateway::new(Setup::new(Auth::Psk).gateway, WALL_CLOCK);
     let request = world.network.recorded()[0].clone();
     let path = Path { link: 500, local: request.destination, remote: request.source };
     forger.handle_datagram(world.now, path, &request.bytes, &mut world.rng).unwrap();
@@ -115,8 +112,47 @@ fn a_forged_first_answer_only_costs_time() {
     let destination = SocketAddr::new(CLIENT, 50_001);
     let forged = Datagram { source: request.destination, destination, bytes };
     world.client.receive(world.now, &forged, &mut world.rng);
+}
+
+#[test]
+fn a_forged_first_answer_only_costs_two_seconds() {
+    let mut world = world(&[("first", &[NOBODY, GATEWAY])], 86);
+    world.connect();
+    forge_first_answer(&mut world);
     // Nobody answers IKE_AUTH there.
-    assert!(!world.run_to(Phase::Connected, Duration::from_secs(5)));
-    assert!(world.run_to(Phase::Connected, Duration::from_secs(30)));
+    assert!(!world.run_to(Phase::Connected, Duration::from_millis(1900)));
+    assert!(world.run_to(Phase::Connected, Duration::from_millis(400)));
     world.carry().unwrap();
+    assert_eq!(sent_to(&world, ExchangeType::IkeAuth), [NOBODY, GATEWAY]);
+    assert_eq!(world.client.sockets(), 1, "nothing stays of the other attempt");
+}
+
+#[test]
+fn a_forged_first_answer_does_not_keep_the_next_gateway_from_being_tried() {
+    let mut world = world(&[("first", &[NOBODY]), ("second", &[GATEWAY])], 87);
+    world.connect();
+    forge_first_answer(&mut world);
+    assert!(world.run_to(Phase::Connected, Duration::from_millis(2300)));
+    world.carry().unwrap();
+}
+
+#[test]
+fn a_gateway_that_takes_its_time_for_ike_auth_is_still_taken() {
+    let mut world = world(&[("first", &[GATEWAY, NOBODY])], 88);
+    world.connect();
+    assert!(
+        world.run_until(Duration::from_secs(1), |world| {
+            sent_to(world, ExchangeType::IkeAuth) == [GATEWAY]
+        })
+    );
+    world.network.cut = true;
+    world.run_for(Duration::from_secs(4));
+    assert!(
+        sent_to(&world, ExchangeType::IkeSaInit).contains(&NOBODY),
+        "the other address is tried beside it"
+    );
+    world.network.cut = false;
+    assert!(world.run_to(Phase::Connected, Duration::from_secs(7)));
+    world.carry().unwrap();
+    assert_eq!(world.client.sockets(), 1);
 }

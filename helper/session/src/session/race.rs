@@ -5,13 +5,14 @@
 //!                                                    | the first acceptable answer
 //!                                                    v
 //!                                   the others are dropped, IKE_AUTH with this one
-//!                                                    | silence
-//!                                                    +--------> the others again
+//!                                                    | two seconds without a proof of who it is
+//!                                                    +--------> the others again, this one going on
 //! ```
 //!
 //! Before IKE_AUTH nothing is shown that is worth anything, so several gateways may be asked; who we are and what we know
-//! goes to one at a time. A dropped request leaves nothing here, and a half-open IKE_SA at the gateway that forgets it by
-//! itself, as after a lost packet.
+//! goes to one at a time, and to the next only when that one stays silent: its answer to IKE_SA_INIT may have been forged,
+//! or its way may be too narrow for IKE_AUTH. A dropped request leaves nothing here, and a half-open IKE_SA at the gateway
+//! that forgets it by itself, as after a lost packet.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -34,6 +35,9 @@ use crate::explain::{Cause, Circumstances, Explanation, Unreached};
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 /// The same for the next gateway. It is there for when the one before is down, not for when it is far.
 const NEXT_GATEWAY: Duration = Duration::from_secs(2);
+/// How long IKE_AUTH with one address may go without a proof of who answers there until the others are tried beside it: the
+/// request has been repeated by then.
+const UNPROVEN: Duration = Duration::from_secs(2);
 
 /// Redirections that are followed within [`REDIRECT_PERIOD`] (RFC 5685 section 7).
 const MAX_REDIRECTS: usize = 5;
@@ -67,6 +71,15 @@ struct Runner {
     /// Asks with everything that is spoken here what the gateway would take, when it takes nothing of the profile's.
     probe: Option<Initiator>,
     unreached: Option<Unreached>,
+    /// IKE_AUTH runs with it.
+    released: bool,
+}
+
+/// The one that the others wait for.
+struct Favourite {
+    link: u32,
+    /// Not longer than this, unless it proves who it is.
+    until: Instant,
 }
 
 /// Everything that is under way between the wish to be connected and an IKE_SA.
@@ -78,8 +91,8 @@ pub(super) struct Race {
     candidates: VecDeque<Candidate>,
     opening: Option<Candidate>,
     runners: Vec<Runner>,
-    /// The link of the one that IKE_AUTH runs with.
-    winner: Option<u32>,
+    /// Nothing else is begun while it may still answer IKE_AUTH.
+    favourite: Option<Favourite>,
     /// Nothing further is begun before.
     next_at: Option<Instant>,
     /// The best explanation of a failure so far.
@@ -101,6 +114,11 @@ impl Race {
 
     fn has_more(&self) -> bool {
         !self.candidates.is_empty() || !self.names.is_empty()
+    }
+
+    /// Whether there is a gateway at the other end of one of them for certain.
+    fn is_proven(&self) -> bool {
+        self.runners.iter().any(|runner| runner.initiator.is_proven())
     }
 }
 
@@ -178,6 +196,7 @@ impl Session {
                     initiator,
                     probe: None,
                     unreached: None,
+                    released: false,
                 });
                 self.drive_race(now, rng);
             }
@@ -208,7 +227,7 @@ impl Session {
         let State::Racing(race) = &mut self.state else { return false };
         let Some(at) = race.runners.iter().position(|runner| runner.link == link) else { return false };
         race.runners.remove(at);
-        race.winner.take_if(|winner| *winner == link);
+        race.favourite.take_if(|favourite| favourite.link == link);
         race.next_at = None;
         race.note(Explanation::new(
             Cause::Unreachable,
@@ -268,17 +287,22 @@ impl Session {
                 probe.handle_timeout(now, rng);
             }
         }
+        if !race.is_proven() && race.favourite.take_if(|favourite| now >= favourite.until).is_some() {
+            tracing::info!("whoever answered first does not prove who it is; other addresses are tried, too");
+            race.next_at = None;
+        }
         self.drive_race(now, rng);
     }
 
     /// When [`Self::race_timeout`] wants to be called.
     pub(super) fn race_poll(&self, race: &Race) -> Option<Instant> {
-        let ready = race.winner.is_none() && race.resolving.is_none() && race.opening.is_none();
-        let more = ready && race.has_more();
-        let next = race.next_at.filter(|_| more);
+        let open = race.favourite.is_none() && !race.is_proven();
+        let ready = open && race.resolving.is_none() && race.opening.is_none();
+        let next = race.next_at.filter(|_| ready && race.has_more());
+        let patience = race.favourite.as_ref().filter(|_| !race.is_proven()).map(|favourite| favourite.until);
         let runners = race.runners.iter().filter_map(|runner| runner.initiator.poll_timeout());
         let probes = race.runners.iter().filter_map(|runner| runner.probe.as_ref()?.poll_timeout());
-        runners.chain(probes).chain(next).chain(self.farewell_poll()).min()
+        runners.chain(probes).chain(next).chain(patience).chain(self.farewell_poll()).min()
     }
 
     /// Ends all attempts; a gateway that may have made an IKE_SA is told.
@@ -317,8 +341,9 @@ impl Session {
         match ended {
             Some((at, Ok(established))) => self.won(now, at, *established, rng),
             Some((at, Err(error))) => self.dropped_out(now, at, &error, rng),
-            None if race.winner.is_none() => {
-                if let Some(at) = race.runners.iter().position(|runner| runner.initiator.gateway_answered()) {
+            None if race.favourite.is_none() && !race.is_proven() => {
+                let answered = |runner: &Runner| !runner.released && runner.initiator.gateway_answered();
+                if let Some(at) = race.runners.iter().position(answered) {
                     if self.farewell_heard(now) {
                         self.choose(now, at, rng);
                     }
@@ -330,29 +355,25 @@ impl Session {
         }
     }
 
-    /// This gateway answered first: the others are dropped, and come again only when it falls silent.
+    /// This gateway answered first: those that did not are dropped, and come again only when it falls silent.
     fn choose(&mut self, now: Instant, at: usize, rng: &mut dyn CryptoRng) {
         let State::Racing(race) = &mut self.state else { return };
-        let mut chosen = race.runners.remove(at);
-        for loser in race.runners.drain(..).rev() {
+        let Some(chosen) = race.runners.get_mut(at) else { return };
+        chosen.released = true;
+        race.favourite = Some(Favourite { link: chosen.link, until: now + UNPROVEN });
+        chosen.initiator.proceed(now, rng);
+        let losers: Vec<Runner> = race.runners.extract_if(.., |runner| !runner.released).collect();
+        for loser in losers.into_iter().rev() {
             self.commands.push_back(Command::ClosePath(loser.link));
             race.candidates.push_front(loser.candidate);
         }
-        race.winner = Some(chosen.link);
-        chosen.initiator.proceed(now, rng);
-        race.runners.push(chosen);
         self.drive_race(now, rng);
     }
 
     fn won(&mut self, now: Instant, at: usize, established: Established, rng: &mut dyn CryptoRng) {
-        let State::Racing(race) = std::mem::replace(&mut self.state, State::Idle) else { return };
-        for (number, runner) in race.runners.iter().enumerate() {
-            if number == at {
-                self.link = Some(runner.link);
-            } else {
-                self.commands.push_back(Command::ClosePath(runner.link));
-            }
-        }
+        let State::Racing(mut race) = std::mem::replace(&mut self.state, State::Idle) else { return };
+        self.link = Some(race.runners.remove(at).link);
+        self.abort_race(now, *race, rng);
         self.established(now, established, rng);
     }
 
@@ -360,7 +381,8 @@ impl Session {
         let State::Racing(race) = &mut self.state else { return };
         let runner = race.runners.remove(at);
         self.commands.push_back(Command::ClosePath(runner.link));
-        let chosen = race.winner.take_if(|winner| *winner == runner.link).is_some();
+        race.favourite.take_if(|favourite| favourite.link == runner.link);
+        let chosen = runner.released;
         let host = &runner.candidate.name.host;
         let would_take = runner.probe.as_ref().and_then(Initiator::chosen);
         let would_take = would_take.map(|suite| suite.syntax());

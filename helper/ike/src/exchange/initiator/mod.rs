@@ -155,6 +155,12 @@ impl Initiator {
         self.first_answer.is_some()
     }
 
+    /// Whether the gateway has proved who it is.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.completing.is_some() || self.tracks.iter().any(|track| track.auth.is_proven())
+    }
+
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
@@ -285,7 +291,7 @@ impl Initiator {
             return Err(PeerMisbehaved::WrongDirection);
         }
         if header.message_id == 0 {
-            if self.tracks.iter().any(|track| track.auth.is_proven()) {
+            if self.is_proven() {
                 return Err(PeerMisbehaved::UnexpectedResponse { message_id: 0 });
             }
             if path.remote != self.path.remote {
