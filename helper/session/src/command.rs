@@ -7,6 +7,7 @@ use ropewalk_ike::exchange::child::ChildSa;
 use ropewalk_ike::exchange::{IkeSpis, Path};
 use ropewalk_ike::proposal::ChosenIke;
 use ropewalk_ike::wire::TrafficSelectors;
+use ropewalk_paths::PathId;
 
 /// Why a credential is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,28 @@ pub struct InnerSettings {
     pub local: TrafficSelectors,
 }
 
+/// A way out: a CHILD_SA and where it sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lane {
+    /// The path that it belongs to: the same over all renewals.
+    pub id: PathId,
+    /// Our SPI of the CHILD_SA.
+    pub spi_in: u32,
+    /// Where it sends.
+    pub path: Path,
+}
+
+/// What leaves by which CHILD_SA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Carriage {
+    /// The way of everything that is not spread.
+    pub carrying: Lane,
+    /// How flows are spread, by [`ropewalk_paths::Shares`] of the lanes' ids and these weights; empty unless they are.
+    pub shares: Vec<(Lane, u32)>,
+    /// The way of second copies.
+    pub copies: Option<Lane>,
+}
+
 /// One thing to do. The order matters.
 #[derive(Debug)]
 pub enum Command {
@@ -40,18 +63,18 @@ pub enum Command {
     /// Find a name's addresses outside the tunnel; answered by `Session::resolved`.
     Resolve(String),
     /// Open a socket for this gateway address; answered by `Session::path_opened` or `Session::path_failed`.
-    OpenPath(SocketAddr),
+    OpenPath {
+        /// The gateway's address and port.
+        remote: SocketAddr,
+        /// The system's number of the interface to bind it to; `None`: the one that the system would use.
+        interface: Option<u32>,
+    },
     /// The socket is not needed any more.
     ClosePath(u32),
     /// Receive, and be ready to send, with this CHILD_SA.
     InstallChild(Box<ChildSa>),
-    /// Send with the CHILD_SA that has this inbound SPI, along this path.
-    SendWith {
-        /// Which.
-        spi_in: u32,
-        /// Where.
-        path: Path,
-    },
+    /// Send like this from now on.
+    Carry(Carriage),
     /// Forget the CHILD_SA with this inbound SPI.
     RemoveChild(u32),
     /// Make the tunnel device look like this.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ropewalk_ike::exchange::config::InitiatorConfig;
+use ropewalk_paths::{Policy, UseMetered};
 
 /// Where a gateway is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +12,17 @@ pub struct Endpoint {
     pub host: String,
     /// The UDP port of IKE_SA_INIT.
     pub port: u16,
+}
+
+/// Several paths at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PathsConfig {
+    /// More than one path is wanted, where the gateway can.
+    pub multipath: bool,
+    /// What they are used for.
+    pub policy: Policy,
+    /// Whether metered links are used.
+    pub use_metered: UseMetered,
 }
 
 /// A session's configuration.
@@ -24,6 +36,8 @@ pub struct SessionConfig {
     pub identity_from_address: bool,
     /// After this the client logs in anew; `None`: only when the gateway asks.
     pub reauth: Option<Duration>,
+    /// What is done with several networks.
+    pub paths: PathsConfig,
     /// Somebody can be asked for a credential.
     pub can_ask: bool,
     /// Hand out keys for a key log.

@@ -8,6 +8,7 @@
 //! - [`config`]: what a profile comes down to.
 //! - [`command`]: what the session wants done.
 //! - [`session`]: the states and what moves between them.
+//! - [`uplink`]: the networks of the machine, and the paths of a connection over them.
 //! - [`backoff`]: how long to wait before the next try.
 //! - [`explain`]: what went wrong, in words for a person.
 
@@ -16,8 +17,11 @@ pub mod command;
 pub mod config;
 pub mod explain;
 pub mod session;
+pub mod uplink;
 
-pub use command::{Command, CredentialReason, InnerSettings};
-pub use config::{Endpoint, SessionConfig};
+pub use command::{Carriage, Command, CredentialReason, InnerSettings, Lane};
+pub use config::{Endpoint, PathsConfig, SessionConfig};
 pub use explain::{Cause, Explanation, Unreached};
+pub use ropewalk_paths::{Health, PathId, Policy, UseMetered};
 pub use session::{IkeInfo, Phase, Session, Snapshot};
+pub use uplink::{Alone, PathSnapshot, Traffic, Uplink};

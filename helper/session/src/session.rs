@@ -17,8 +17,10 @@ mod race;
 mod reauth;
 mod renewal;
 mod roaming;
+mod strands;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand_core::CryptoRng;
@@ -34,10 +36,12 @@ use crate::backoff::Backoff;
 use crate::command::{Command, InnerSettings};
 use crate::config::SessionConfig;
 use crate::explain::{Cause, Explanation};
+use crate::uplink::{Alone, PathSnapshot};
 use fading::Fading;
 use race::Race;
 use reauth::Reauth;
 use roaming::Roaming;
+use strands::Strands;
 
 /// A disconnect is over after this, whether the gateway hears of it or not.
 pub const FAREWELL: Duration = Duration::from_secs(2);
@@ -104,6 +108,10 @@ pub struct Snapshot {
     pub ike: Option<IkeInfo>,
     /// The inside, once it was configured.
     pub inner: Option<InnerSettings>,
+    /// Its paths, the one that carries first.
+    pub paths: Vec<PathSnapshot>,
+    /// Why there is one path and no more.
+    pub alone: Option<Alone>,
     /// Why it failed, or why it is reconnecting.
     pub error: Option<Explanation>,
 }
@@ -116,6 +124,7 @@ pub struct Session {
     was_up: bool,
     link: Option<u32>,
     roaming: Roaming,
+    strands: Strands,
     backoff: Backoff,
     refusals: u32,
     /// When gateways sent us elsewhere.
@@ -143,6 +152,7 @@ impl Session {
     #[must_use]
     pub fn new(config: SessionConfig) -> Self {
         Self {
+            strands: Strands::new(&config.paths),
             config,
             state: State::Idle,
             was_up: false,
@@ -224,8 +234,9 @@ impl Session {
         self.start_race();
     }
 
-    /// The socket that [`Command::OpenPath`] asked for.
-    pub fn path_opened(&mut self, now: Instant, path: Path, rng: &mut dyn CryptoRng) {
+    /// A socket that [`Command::OpenPath`] asked for, on this interface.
+    pub fn path_opened(&mut self, now: Instant, path: Path, interface: u32, rng: &mut dyn CryptoRng) {
+        self.strands.note_link(path.link, interface);
         if self.attempt_opened(now, path, rng) {
             return;
         }
@@ -237,8 +248,15 @@ impl Session {
         }
     }
 
-    /// No socket can be opened towards this address.
-    pub fn path_failed(&mut self, now: Instant, why: &str, rng: &mut dyn CryptoRng) {
+    /// The socket that [`Command::OpenPath`] asked for with this address and interface cannot be opened.
+    pub fn path_failed(
+        &mut self,
+        now: Instant,
+        (remote, interface): (SocketAddr, Option<u32>),
+        why: &str,
+        rng: &mut dyn CryptoRng,
+    ) {
+        tracing::debug!(%remote, ?interface, why, "there is no way there");
         if !self.attempt_failed(now) {
             self.race_not_opened(now, why, rng);
         }
@@ -249,13 +267,6 @@ impl Session {
         let other = self.attempt_lost(now, link, rng) || self.race_lost(now, link, rng);
         if !other && self.link == Some(link) {
             self.carrier_lost(now, rng);
-        }
-    }
-
-    /// An authenticated ESP packet came in at this time.
-    pub fn note_inbound(&mut self, at: Instant) {
-        if let State::Connected(sa) = &mut self.state {
-            sa.note_inbound(at);
         }
     }
 
@@ -377,6 +388,7 @@ impl Session {
             _ => None,
         };
         let error = self.roaming.down.clone().or_else(|| self.error.clone());
-        Snapshot { phase: self.phase(), ike, inner: self.inner.clone(), error }
+        let (paths, alone) = (self.path_snapshots(), self.alone());
+        Snapshot { phase: self.phase(), ike, inner: self.inner.clone(), paths, alone, error }
     }
 }

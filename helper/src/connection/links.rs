@@ -48,7 +48,8 @@ pub struct Links {
 }
 
 impl Links {
-    /// Opens a socket towards a gateway address, on the interface that the system would use outside the tunnel.
+    /// Opens a socket towards a gateway address, on this interface or on the one that the system would use outside the
+    /// tunnel; its path and the number of its interface.
     ///
     /// # Errors
     /// In words: there is no route, or the system refuses.
@@ -57,8 +58,15 @@ impl Links {
         platform: &Platform,
         pump: &DataPath,
         remote: SocketAddr,
-    ) -> Result<Path, String> {
-        let route = platform.monitor.source_for(remote.ip(), DEFAULT_FWMARK, None).await;
+        interface: Option<u32>,
+    ) -> Result<(Path, u32), String> {
+        let snapshot = platform.monitor.snapshot();
+        let bound = interface.and_then(|index| snapshot.interfaces.iter().find(|found| found.index == index));
+        if interface.is_some() && bound.is_none() {
+            return Err("the interface is gone".to_owned());
+        }
+        let name = bound.map(|found| found.name.as_str());
+        let route = platform.monitor.source_for(remote.ip(), DEFAULT_FWMARK, name).await;
         let route = route.map_err(|error| error.to_string())?;
         let wanted = PathSocket {
             interface: Some(route.interface.clone()),
@@ -69,18 +77,18 @@ impl Links {
         let local = socket.local_addr().map_err(|error| error.to_string())?;
         let socket = pump.add_socket(socket, Framing::ByRemotePort).map_err(|error| error.to_string())?;
         self.opened = self.opened.wrapping_add(1);
-        let path = Path { link: self.opened, local, remote };
-        let interface_mtu = platform.monitor.snapshot().interface(&route.interface).map(|found| found.mtu);
+        let (path, index) = (Path { link: self.opened, local, remote }, route.index);
+        let interface_mtu = snapshot.interface(&route.interface).map(|found| found.mtu);
         let path_mtu = route.mtu.or(interface_mtu).unwrap_or(USUAL_PATH_MTU);
         self.links.push(Link {
             id: self.opened,
             socket,
             path,
             interface: route.interface,
-            index: route.index,
+            index,
             path_mtu: usize::try_from(path_mtu).unwrap_or(1500),
         });
-        Ok(path)
+        Ok((path, index))
     }
 
     /// Gives a socket up.

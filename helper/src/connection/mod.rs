@@ -22,7 +22,7 @@ use ropewalk_ike::exchange::Path;
 use ropewalk_ike::time::Instant;
 use ropewalk_ipc::{CredentialField, CredentialReason, Credentials, ErrorCode, ErrorInfo, State};
 use ropewalk_net::Candidate;
-use ropewalk_session::{Command as Wish, CredentialReason as Why, Phase, Session, Unreached};
+use ropewalk_session::{Command as Wish, CredentialReason as Why, Phase, Session, Unreached, Uplink};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
@@ -136,6 +136,7 @@ impl Connection {
         let mut disturbances = self.platform.network.disturbances();
         let mut sleeps = self.platform.sleep.watch();
         let mut told_to_end = false;
+        self.tell_uplinks();
         self.session.connect(clock::wall());
         loop {
             self.carry_out().await;
@@ -155,6 +156,7 @@ impl Connection {
                         self.session.disconnect(clock::now(), &mut self.rng);
                     }
                     Some(Command::SetPolicy(policy)) => {
+                        self.session.set_policy(clock::now(), setup::policy(policy), &mut self.rng);
                         self.context.status.update(|status| status.policy = policy);
                     }
                     Some(Command::Refresh(done)) => {
@@ -192,14 +194,8 @@ impl Connection {
             }
             self.notice_sleep();
             self.look_into_silence();
-            if let Some(at) = self.tunnel.last_inbound() {
-                self.session.note_inbound(at);
-            }
-            if let Some(at) = self.tunnel.last_outbound() {
-                self.session.note_outbound(at);
-            }
-            for (spi_in, received, sent) in self.tunnel.traffic() {
-                self.session.note_traffic(clock::now(), spi_in, received, sent, &mut self.rng);
+            for traffic in self.tunnel.traffic() {
+                self.session.note_traffic(clock::now(), &traffic, &mut self.rng);
             }
             self.session.handle_timeout(clock::now(), clock::wall(), &mut self.rng);
         }
@@ -272,11 +268,16 @@ impl Connection {
         match wish {
             Wish::AskCredential(why) => self.ask(why),
             Wish::Resolve(host) => self.resolve(host),
-            Wish::OpenPath(remote) => {
+            Wish::OpenPath { remote, interface } => {
                 self.tried.get_or_insert((remote.ip(), clock::now()));
-                match self.tunnel.open_path(&self.platform, remote).await {
-                    Ok(path) => self.session.path_opened(clock::now(), path, &mut self.rng),
-                    Err(why) => self.session.path_failed(clock::now(), &why, &mut self.rng),
+                match self.tunnel.open_path(&self.platform, remote, interface).await {
+                    Ok((path, index)) => {
+                        self.session.path_opened(clock::now(), path, index, &mut self.rng);
+                    }
+                    Err(why) => {
+                        let asked = (remote, interface);
+                        self.session.path_failed(clock::now(), asked, &why, &mut self.rng);
+                    }
                 }
             }
             Wish::ClosePath(link) => self.tunnel.close_path(link),
@@ -285,7 +286,7 @@ impl Connection {
                     tracing::error!(%error, "the CHILD_SA cannot be installed");
                 }
             }
-            Wish::SendWith { spi_in, path } => self.tunnel.send_with(spi_in, path),
+            Wish::Carry(carriage) => self.tunnel.carry(&carriage),
             Wish::RemoveChild(spi_in) => self.tunnel.remove(spi_in),
             Wish::ConfigureTunnel(settings) => {
                 let configured =
@@ -423,6 +424,7 @@ impl Connection {
             self.tried = self.tried.map(|(address, _)| (address, now));
             self.candidates.clone_from(&candidates);
         }
+        self.tell_uplinks();
         let mut lost = self.tunnel.links().lost(&snapshot);
         if way == Way::None {
             lost.extend(self.tunnel.links().current().map(|link| link.id));
@@ -436,6 +438,24 @@ impl Connection {
         if way == Way::Other {
             self.session.way_changed();
         }
+    }
+
+    /// Tells the session of the interfaces that lead outside.
+    fn tell_uplinks(&mut self) {
+        let mut uplinks: Vec<Uplink> = Vec::new();
+        for candidate in self.platform.monitor.snapshot().candidates() {
+            let at = uplinks.iter().position(|uplink| uplink.interface == candidate.index);
+            let at = at.unwrap_or_else(|| {
+                let (interface, name) = (candidate.index, candidate.interface.clone());
+                uplinks.push(Uplink { interface, name, metered: false, ipv4: false, ipv6: false });
+                uplinks.len() - 1
+            });
+            if let Some(uplink) = uplinks.get_mut(at) {
+                uplink.ipv4 |= candidate.address.is_ipv4();
+                uplink.ipv6 |= candidate.address.is_ipv6();
+            }
+        }
+        self.session.uplinks_changed(clock::now(), uplinks, &mut self.rng);
     }
 
     /// Somebody else removed a rule or rewrote the name servers: ours are put back.

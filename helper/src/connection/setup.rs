@@ -10,8 +10,8 @@ use ropewalk_ike::exchange::lifetime::Lifetimes;
 use ropewalk_ike::proposal::{parse_esp_list, parse_ike_list};
 use ropewalk_ike::wire::{Identification, TrafficSelector, TrafficSelectors};
 use ropewalk_ipc::{ErrorCode, ErrorInfo};
-use ropewalk_profile::{AddressSource, Method, Profile, Secrets};
-use ropewalk_session::{Endpoint, SessionConfig};
+use ropewalk_profile::{AddressSource, Method, Policy, Profile, Secrets, UseMetered};
+use ropewalk_session::{Endpoint, PathsConfig, SessionConfig};
 use zeroize::Zeroizing;
 
 use crate::clock;
@@ -70,9 +70,32 @@ pub fn session_config(
         identity_from_address: profile.auth.method == Method::Psk && profile.auth.identity.is_none(),
         initiator,
         reauth: (profile.timing.reauth > 0).then(|| Duration::from_secs(profile.timing.reauth.into())),
+        paths: paths(profile),
         can_ask: credentials.can_ask(),
         log_keys,
     })
+}
+
+fn paths(profile: &Profile) -> PathsConfig {
+    let paths = &profile.paths;
+    PathsConfig {
+        multipath: paths.multipath,
+        policy: policy(paths.policy),
+        use_metered: match paths.use_metered {
+            UseMetered::Standby => ropewalk_session::UseMetered::Standby,
+            UseMetered::Yes => ropewalk_session::UseMetered::Yes,
+            UseMetered::No => ropewalk_session::UseMetered::No,
+        },
+    }
+}
+
+/// What several paths are used for, as the session knows it.
+pub fn policy(policy: Policy) -> ropewalk_session::Policy {
+    match policy {
+        Policy::Failover => ropewalk_session::Policy::Failover,
+        Policy::Balance => ropewalk_session::Policy::Balance,
+        Policy::Redundant => ropewalk_session::Policy::Redundant,
+    }
 }
 
 fn lifetimes(profile: &Profile) -> Lifetimes {

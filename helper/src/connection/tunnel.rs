@@ -18,7 +18,7 @@ use ropewalk_ike::wire::TrafficSelectors;
 use ropewalk_ipc::{ErrorCode, ErrorInfo};
 use ropewalk_net::{Applied, DnsConfig, NetError, TunDevice, TunRequest, TunnelConfig};
 use ropewalk_profile::{AddressSource, Profile};
-use ropewalk_session::InnerSettings;
+use ropewalk_session::{Carriage, InnerSettings, Lane, Traffic};
 
 use super::links::Links;
 use crate::engine::{ConnectionContext, EngineConfig};
@@ -123,13 +123,19 @@ impl Tunnel {
         Ok((tunnel, events))
     }
 
-    /// Opens a socket towards a gateway address.
+    /// Opens a socket towards a gateway address, on this interface or on the one that the system would use; its path and
+    /// the number of its interface.
     ///
     /// # Errors
     /// In words: there is no route, or the system refuses.
-    pub async fn open_path(&mut self, platform: &Platform, remote: SocketAddr) -> Result<Path, String> {
+    pub async fn open_path(
+        &mut self,
+        platform: &Platform,
+        remote: SocketAddr,
+        interface: Option<u32>,
+    ) -> Result<(Path, u32), String> {
         let pump = self.pump.as_ref().ok_or("the pump has stopped")?;
-        self.links.open(platform, pump, remote).await
+        self.links.open(platform, pump, remote, interface).await
     }
 
     /// Gives a socket up.
@@ -179,8 +185,9 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Sends with this CHILD_SA along this path from now on.
-    pub fn send_with(&mut self, spi_in: u32, path: Path) {
+    /// Sends like this from now on.
+    pub fn carry(&mut self, carriage: &Carriage) {
+        let Lane { spi_in, path, .. } = carriage.carrying;
         let Some(pump) = &self.pump else { return };
         let Some(child) = self.children.iter().find(|child| child.sa.spi_in == spi_in) else { return };
         let Some(link) = self.links.carry(path) else { return };
@@ -321,25 +328,18 @@ impl Tunnel {
         self.device = None;
     }
 
-    /// When the last ESP packet went out.
+    /// What each CHILD_SA has carried so far.
     #[must_use]
-    pub fn last_outbound(&self) -> Option<Instant> {
-        let last = self.children.iter().filter_map(|child| child.outbound.counters().last).max();
-        last.map(Instant::from_start)
-    }
-
-    /// When the last authenticated ESP packet came in.
-    #[must_use]
-    pub fn last_inbound(&self) -> Option<Instant> {
-        let last = self.children.iter().filter_map(|child| child.inbound.counters().last).max();
-        last.map(Instant::from_start)
-    }
-
-    /// Octets of inner packets that each CHILD_SA received and sent, by our SPIs.
-    #[must_use]
-    pub fn traffic(&self) -> Vec<(u32, u64, u64)> {
+    pub fn traffic(&self) -> Vec<Traffic> {
         let of = |child: &Installed| {
-            (child.sa.spi_in, child.inbound.counters().bytes, child.outbound.counters().bytes)
+            let (inbound, outbound) = (child.inbound.counters(), child.outbound.counters());
+            Traffic {
+                spi_in: child.sa.spi_in,
+                received: inbound.bytes,
+                sent: outbound.bytes,
+                last_in: inbound.last.map(Instant::from_start),
+                last_out: outbound.last.map(Instant::from_start),
+            }
         };
         self.children.iter().map(of).collect()
     }

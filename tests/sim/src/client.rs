@@ -6,7 +6,7 @@ use rand_chacha::ChaCha20Rng;
 use ropewalk_ike::exchange::Path;
 use ropewalk_ike::exchange::child::ChildSa;
 use ropewalk_ike::time::{Instant, UnixTime};
-use ropewalk_session::{Command, CredentialReason, InnerSettings, Phase, Session, SessionConfig};
+use ropewalk_session::{Command, CredentialReason, InnerSettings, Phase, Session, SessionConfig, Traffic};
 use zeroize::Zeroizing;
 
 use crate::network::{Datagram, Network};
@@ -143,22 +143,24 @@ impl SimClient {
                 };
                 self.session.resolved(now, Ok(addresses), rng);
             }
-            Command::OpenPath(remote) => {
+            Command::OpenPath { remote, interface } => {
                 let link = self.next_link;
                 self.next_link += 1;
                 let own = self.addresses.iter().find(|own| own.is_ipv4() == remote.is_ipv4());
                 let Some(own) = own else {
-                    self.session.path_failed(now, "there is no route", rng);
+                    self.session.path_failed(now, (remote, interface), "there is no route", rng);
                     return;
                 };
                 let local = SocketAddr::new(*own, 50_000 + u16::try_from(link).unwrap_or(0));
                 self.links.push((link, local));
                 self.opened += 1;
-                self.session.path_opened(now, Path { link, local, remote }, rng);
+                self.session.path_opened(now, Path { link, local, remote }, 0, rng);
             }
             Command::ClosePath(closed) => self.links.retain(|(link, _)| *link != closed),
             Command::InstallChild(child) => self.children.push(*child),
-            Command::SendWith { spi_in, path } => self.egress = Some((spi_in, path)),
+            Command::Carry(carriage) => {
+                self.egress = Some((carriage.carrying.spi_in, carriage.carrying.path))
+            }
             Command::RemoveChild(spi_in) => {
                 self.children.retain(|child| child.spi_in != spi_in);
                 if self.egress.is_some_and(|(sending, _)| sending == spi_in) {
@@ -169,6 +171,13 @@ impl SimClient {
             Command::ReleaseTunnel => self.tunnel = None,
             Command::LogIkeKeys { .. } => {}
         }
+    }
+
+    /// ESP went out by the way in use, and came in there at `last_in`: what an owner tells the session of that.
+    pub fn note_traffic(&mut self, now: Instant, last_in: Option<Instant>, rng: &mut ChaCha20Rng) {
+        let Some((spi_in, _)) = self.egress else { return };
+        let traffic = Traffic { spi_in, received: 0, sent: 0, last_in, last_out: Some(now) };
+        self.session.note_traffic(now, &traffic, rng);
     }
 
     /// Acts on the clock.

@@ -12,7 +12,7 @@ use ropewalk_ike::exchange::lifetime::Lifetimes;
 use ropewalk_ike::proposal::{IkeProposal, default_esp_proposals, default_ike_proposals};
 use ropewalk_ike::time::UnixTime;
 use ropewalk_ike::wire::{Identification, TrafficSelector, TrafficSelectors};
-use ropewalk_session::{Endpoint, SessionConfig};
+use ropewalk_session::{Endpoint, PathsConfig, SessionConfig};
 use zeroize::Zeroizing;
 
 use crate::network::below;
@@ -110,6 +110,7 @@ impl Setup {
             initiator,
             identity_from_address: false,
             reauth: None,
+            paths: PathsConfig::default(),
             can_ask: false,
             log_keys: false,
         };

@@ -11,7 +11,7 @@ use ropewalk_gateway::{ClientId, Gateway, GatewayEvent, Settings};
 use ropewalk_ike::exchange::Path;
 use ropewalk_ike::exchange::child::ChildSa;
 use ropewalk_ike::time::{Instant, UnixTime};
-use ropewalk_session::Phase;
+use ropewalk_session::{Phase, Traffic};
 
 use crate::client::SimClient;
 use crate::network::{Datagram, Faults, Network};
@@ -254,8 +254,8 @@ impl World {
         let received = self.client.children.iter().find(|child| child.spi_in == back.spi_out);
         one_way(back, received.ok_or("the client does not have the gateway's CHILD_SA")?)?;
         let received = back.spi_out;
-        self.client.session.note_inbound(now);
-        self.client.session.note_traffic(now, received, 1, 1, &mut self.rng);
+        let traffic = Traffic { spi_in: received, received: 1, sent: 1, last_in: Some(now), last_out: None };
+        self.client.session.note_traffic(now, &traffic, &mut self.rng);
         self.settle();
         Ok(())
     }
@@ -263,9 +263,8 @@ impl World {
     /// ESP goes out of the client, and if it is carried, some comes back.
     pub fn traffic(&mut self, carried: bool) {
         let Some((spi_in, _)) = self.client.egress else { return };
-        self.client.session.note_outbound(self.now);
+        self.client.note_traffic(self.now, carried.then_some(self.now), &mut self.rng);
         if carried {
-            self.client.session.note_inbound(self.now);
             let theirs = self.gateway_children.values().find(|(_, child, _)| child.spi_out == spi_in);
             if let (Some((_, theirs, _)), Some(gateway)) = (theirs, &mut self.gateway) {
                 gateway.note_inbound(theirs.spi_in, self.now);

@@ -194,7 +194,7 @@ fn a_dead_gateway_is_noticed_soon_when_there_is_traffic_and_the_state_does_not_l
     let died = world.now;
     let mut noticed = None;
     for _ in 0..100 {
-        world.client.session.note_outbound(world.now);
+        world.traffic(false);
         world.run_for(Duration::from_millis(100));
         if noticed.is_none() && world.client.phase() == Phase::Reconnecting {
             noticed = Some(world.now - died);
@@ -211,7 +211,7 @@ fn a_dead_gateway_is_noticed_soon_when_there_is_traffic_and_the_state_does_not_l
 fn traffic_that_nobody_answers_is_no_reason_to_call_a_living_gateway_dead() {
     let mut world = connected(Setup::new(Auth::Psk), 55);
     for _ in 0..3000 {
-        world.client.session.note_outbound(world.now);
+        world.traffic(false);
         let connected = |world: &World| world.client.phase() != Phase::Connected;
         assert!(!world.run_until(Duration::from_millis(100), connected), "{}", message(&world));
     }

@@ -60,7 +60,7 @@ impl Session {
             let spi_in = child.spi_in;
             self.commands.push_back(Command::InstallChild(Box::new(child.clone())));
             self.commands.push_back(Command::ConfigureTunnel(Box::new(settings.clone())));
-            self.commands.push_back(Command::SendWith { spi_in, path });
+            self.commands.push_back(self.strands.send_with(spi_in, path));
             self.remember_addresses(&settings);
             self.inner = Some(settings);
         }
@@ -118,7 +118,7 @@ impl Session {
                     self.commands.push_back(Command::InstallChild(child));
                 }
                 SaEvent::ChildCarries { spi_in } => {
-                    self.commands.push_back(Command::SendWith { spi_in, path });
+                    self.commands.push_back(self.strands.send_with(spi_in, path));
                 }
                 SaEvent::Rekeyed(successor) => {
                     let Successor { sa: new, keys } = *successor;

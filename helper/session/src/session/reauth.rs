@@ -164,7 +164,7 @@ impl Session {
                 self.remember_addresses(&settings);
                 self.inner = Some(settings);
             }
-            self.commands.push_back(Command::SendWith { spi_in, path });
+            self.commands.push_back(self.strands.send_with(spi_in, path));
         }
         self.error = None;
         self.forget_roaming();

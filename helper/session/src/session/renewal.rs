@@ -9,21 +9,20 @@ use ropewalk_ike::time::Instant;
 use ropewalk_ike::wire::NotifyType;
 
 use super::{Session, State};
+use crate::uplink::Traffic;
 
 impl Session {
-    /// The CHILD_SA with our SPI `spi_in` has received and sent so many octets of inner packets so far.
-    pub fn note_traffic(
-        &mut self,
-        now: Instant,
-        spi_in: u32,
-        received: u64,
-        sent: u64,
-        rng: &mut dyn CryptoRng,
-    ) {
-        if let State::Connected(sa) = &mut self.state {
-            sa.note_traffic(now, spi_in, received, sent);
-            self.drain_sa(now, rng);
+    /// What a CHILD_SA has carried so far.
+    pub fn note_traffic(&mut self, now: Instant, traffic: &Traffic, rng: &mut dyn CryptoRng) {
+        let State::Connected(sa) = &mut self.state else { return };
+        if let Some(at) = traffic.last_in {
+            sa.note_inbound(at);
         }
+        if let Some(at) = traffic.last_out {
+            sa.note_outbound(at);
+        }
+        sa.note_traffic(now, traffic.spi_in, traffic.received, traffic.sent);
+        self.drain_sa(now, rng);
     }
 
     /// The sequence numbers of the CHILD_SA with the gateway's SPI `spi_out` run low: it is renewed now.

@@ -149,13 +149,6 @@ impl Session {
         }
     }
 
-    /// An ESP packet went out at this time.
-    pub fn note_outbound(&mut self, at: Instant) {
-        if let State::Connected(sa) = &mut self.state {
-            sa.note_outbound(at);
-        }
-    }
-
     /// The machine is about to sleep: from here on nothing is known.
     pub fn falling_asleep(&mut self, now: Instant) {
         self.roaming.asleep = true;
@@ -313,7 +306,7 @@ impl Session {
         match event {
             SaEvent::PathChanged(path) => {
                 if let Some(spi_in) = sa.carrying() {
-                    self.commands.push_back(Command::SendWith { spi_in, path: *path });
+                    self.commands.push_back(self.strands.send_with(spi_in, *path));
                 }
                 self.arrived(*path);
             }
@@ -503,7 +496,7 @@ impl Session {
             self.drop_attempt();
         }
         self.roaming.attempt = Some(Attempt::Opening { remote, test, behind });
-        self.commands.push_back(Command::OpenPath(remote));
+        self.commands.push_back(Command::OpenPath { remote, interface: None });
     }
 
     fn go_over(&mut self, now: Instant, path: Path, rng: &mut dyn CryptoRng) {
