@@ -111,6 +111,8 @@ pub struct Settings {
     pub fragmentation: bool,
     /// Announce MOBIKE (RFC 4555).
     pub mobike: bool,
+    /// The number of the KEEP_OLD_IKE_SA notify, with which a client has several IKE_SAs; `None` does not speak it.
+    pub keep_old: Option<u16>,
     /// Our outer addresses, to tell clients that speak MOBIKE of.
     pub addresses: Vec<IpAddr>,
     /// A client that moved is sent to only once it has shown that it receives there.
@@ -160,6 +162,7 @@ impl Settings {
             cookies: CookiePolicy::UnderLoad(64),
             fragmentation: true,
             mobike: true,
+            keep_old: None,
             addresses: Vec::new(),
             return_routability: true,
             refused_moves: Vec::new(),

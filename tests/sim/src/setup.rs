@@ -11,6 +11,7 @@ use ropewalk_ike::exchange::config::{AddressRequest, GatewayIdentity, InitiatorC
 use ropewalk_ike::exchange::lifetime::Lifetimes;
 use ropewalk_ike::proposal::{IkeProposal, default_esp_proposals, default_ike_proposals};
 use ropewalk_ike::time::UnixTime;
+use ropewalk_ike::wire::keep_old_ike_sa::DEFAULT_NOTIFY_TYPE;
 use ropewalk_ike::wire::{Identification, TrafficSelector, TrafficSelectors};
 use ropewalk_session::{Endpoint, PathsConfig, SessionConfig};
 use zeroize::Zeroizing;
@@ -97,6 +98,7 @@ impl Setup {
             ts_i: everything.clone(),
             ts_r: everything,
             mobike: true,
+            keep_old: Some(DEFAULT_NOTIFY_TYPE),
             initial_contact: true,
             redirected_from: None,
             own_addresses: None,

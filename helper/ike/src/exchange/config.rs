@@ -83,6 +83,8 @@ pub struct InitiatorConfig {
     pub ts_r: TrafficSelectors,
     /// Offer MOBIKE.
     pub mobike: bool,
+    /// The number of the KEEP_OLD_IKE_SA notify, with which further IKE_SAs are made; `None` does not speak it.
+    pub keep_old: Option<u16>,
     /// Our addresses to tell a MOBIKE gateway of (RFC 4555 section 3.4); `None` tells nothing.
     pub own_addresses: Option<Vec<IpAddr>>,
     /// There is no other IKE_SA between these two identities (INITIAL_CONTACT, RFC 7296 section 2.4).

@@ -234,7 +234,7 @@ impl IkeSa {
         rng: &mut dyn CryptoRng,
     ) -> Result<Vec<Payload>, Refusal> {
         // RFC 7296 section 2.25.2; what belongs to an IKE_SA that is about to go would be lost with it.
-        if self.is_closing() || self.is_rekeying_ike() {
+        if self.is_closing() || self.may_be_replaced() {
             return Err(Refusal::plain(NotifyType::TemporaryFailure));
         }
         let old = match request.rekeyed_spi {

@@ -42,6 +42,7 @@ impl IkeSa {
             outcome = self.follow_redirect(payloads);
         }
         let mut answer = self.answer_mobike(now, path, payloads);
+        answer.extend(self.answer_switch(payloads));
         if !deleted.is_empty() {
             answer.push(Payload::Delete(Delete::esp(deleted)));
         }

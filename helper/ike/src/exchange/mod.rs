@@ -7,6 +7,7 @@
 //! - [`mobike`]: ends that move.
 //! - [`lifetime`], `renewal`: when it and its CHILD_SAs are renewed, and how old ones go.
 //! - `rekey_child`, [`rekey_ike`]: how they are renewed.
+//! - [`keep_old`]: a further IKE_SA beside one that stands, and which of them carries.
 //! - [`protect`], [`fragment`]: the Encrypted payload around messages, whole or in fragments.
 //! - [`crash`]: a peer that shows to have lost its memory.
 //! - [`retransmit`]: requests repeated, answers remembered.
@@ -18,6 +19,7 @@ pub mod create_child_sa;
 pub mod fragment;
 pub mod informational;
 pub mod initiator;
+pub mod keep_old;
 pub mod lifetime;
 pub mod liveness;
 pub mod mobike;

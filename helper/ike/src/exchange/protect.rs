@@ -30,6 +30,12 @@ impl Opened {
     pub fn payloads(&self) -> Result<Vec<Payload>, WireError> {
         parse_payloads(self.first_payload, &self.content)
     }
+
+    /// The type of its first payload, and all of them as they were sent.
+    #[cfg(test)]
+    pub(super) fn octets(&self) -> (u8, &[u8]) {
+        (self.first_payload, &self.content)
+    }
 }
 
 /// Both directions' keys of one IKE_SA, and what was received in pieces.

@@ -12,6 +12,7 @@
 use rand_core::CryptoRng;
 
 use super::create_child_sa::{NONCE_LEN, Refusal, agree, find_ke, missing};
+use super::keep_old::was_kept;
 use super::protect::Protection;
 use super::retransmit::ResponseWindow;
 use super::sa::{CloseReason, IkeSa, SaEvent, SaParams, Task};
@@ -21,8 +22,10 @@ use crate::crypto::{DhGroup, IkeCipher, IkeKeys, KeyPair, Prf};
 use crate::error::PeerMisbehaved;
 use crate::proposal::{ChosenIke, ike_rekey_offer, select_ike, validate_ike_answer};
 use crate::time::Instant;
+use crate::wire::keep_old_ike_sa::KeepOldCode;
 use crate::wire::{
-    KeyExchange, Nonce, NotifyType, Payload, Proposal, SecurityAssociation, TransformType, find_notify,
+    KeepOldIkeSa, KeyExchange, Nonce, NotifyType, Payload, Proposal, SecurityAssociation, TransformType,
+    find_notify,
 };
 
 /// A new IKE_SA, made by rekeying another.
@@ -51,6 +54,8 @@ pub(super) struct PendingIke {
     key: KeyPair,
     retried: bool,
     rival: Option<Rival>,
+    /// Asks that this one be kept beside the new one, by a notify of this number.
+    pub(super) keep: Option<u16>,
 }
 
 /// What both ends agreed on for a new IKE_SA.
@@ -62,6 +67,15 @@ struct Agreed<'a> {
     shared_secret: &'a [u8],
 }
 
+/// A new IKE_SA that the peer asked for.
+pub(super) struct Answered {
+    pub(super) heir: Box<Successor>,
+    /// The lower of its two nonces.
+    lowest: Vec<u8>,
+    /// SA, Nr, KEr.
+    pub(super) answer: Vec<Payload>,
+}
+
 impl PendingIke {
     /// Asks for an IKE_SA like `sa`, with the same key exchange method where it is still allowed.
     pub(super) fn new(sa: &IkeSa, rng: &mut dyn CryptoRng) -> Option<Self> {
@@ -71,17 +85,21 @@ impl PendingIke {
         let group = offered().find(|group| group.id == sa.suite.group).or_else(|| offered().next());
         let group = DhGroup::from_iana(group?.id)?;
         let key = KeyPair::generate(group, rng);
-        Some(Self { spi, nonce: fresh_nonce(rng), key, retried: false, rival: None, offer })
+        Some(Self { spi, nonce: fresh_nonce(rng), key, retried: false, rival: None, offer, keep: None })
     }
 
-    /// SA, Ni, KEi.
+    /// [N(KEEP_OLD_IKE_SA)], SA, Ni, KEi.
     pub(super) fn request(&self) -> Vec<Payload> {
         let ke = KeyExchange { group: self.key.group().iana(), data: self.key.public().to_vec() };
-        vec![
+        let mut request = vec![
             Payload::Sa(SecurityAssociation { proposals: self.offer.clone() }),
             Payload::Nonce(Nonce { data: self.nonce.clone() }),
             Payload::Ke(ke),
-        ]
+        ];
+        if let Some(number) = self.keep {
+            request.insert(0, Payload::Notify(KeepOldIkeSa::request().notify(number)));
+        }
+        request
     }
 
     fn offers_group(&self, wanted: u16) -> Option<DhGroup> {
@@ -120,7 +138,14 @@ impl IkeSa {
             return Ok(());
         }
         match self.accept_heir(now, &pending, payloads) {
-            Ok((heir, nonce_r)) => {
+            Ok((heir, _)) if pending.keep.is_some_and(|number| was_kept(payloads, number)) => {
+                self.keep_agreed(now, pending.rival.map(|rival| rival.heir), heir);
+                Ok(())
+            }
+            Ok((mut heir, nonce_r)) => {
+                if pending.keep.is_some() {
+                    heir.sa.features.keep_old = Some(false);
+                }
                 self.ike_agreed(now, pending, heir, &nonce_r, rng);
                 Ok(())
             }
@@ -138,15 +163,43 @@ impl IkeSa {
         payloads: &[Payload],
         rng: &mut dyn CryptoRng,
     ) -> Result<Vec<Payload>, Refusal> {
+        let wish = self.keep_wish(payloads);
+        if wish == Some(KeepOldCode::Keep) {
+            return self.answer_keep(now, payloads, rng);
+        }
         let busy = self.in_flight.as_ref().is_some_and(|in_flight| match &in_flight.task {
             // What a move comes to belongs to the IKE_SA that it was asked on.
             Task::DeleteChildren(_) | Task::CreateChild(_) | Task::DeleteIke | Task::Mobike(_) => true,
             Task::RekeyIke(pending) => pending.rival.is_some(),
-            Task::Liveness | Task::Inform(_) => false,
+            Task::Liveness | Task::Inform(_) | Task::Switch(_) => false,
         });
         if busy || self.is_closing() {
             return Err(Refusal::plain(NotifyType::TemporaryFailure));
         }
+        let Answered { heir, lowest, mut answer } = self.agree_to_heir(now, payloads, rng)?;
+        if wish.is_some() {
+            answer.splice(0..0, self.keep_notify(KeepOldIkeSa::old_unused()));
+        }
+        match self.in_flight.as_mut().map(|in_flight| &mut in_flight.task) {
+            Some(Task::RekeyIke(pending)) => {
+                tracing::debug!("both ends rekey the IKE_SA");
+                pending.rival = Some(Rival { heir, lowest });
+            }
+            _ => {
+                self.hand_over(heir);
+                self.renewal.ike.succeeded(now);
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Makes the new IKE_SA that the peer asks for.
+    pub(super) fn agree_to_heir(
+        &self,
+        now: Instant,
+        payloads: &[Payload],
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Answered, Refusal> {
         let (mut sa, mut nonce_i) = (None, None);
         for payload in payloads {
             match payload {
@@ -181,17 +234,7 @@ impl IkeSa {
             Payload::Nonce(Nonce { data: nonce_r }),
             Payload::Ke(KeyExchange { group: suite.group, data: key.public().to_vec() }),
         ];
-        match self.in_flight.as_mut().map(|in_flight| &mut in_flight.task) {
-            Some(Task::RekeyIke(pending)) => {
-                tracing::debug!("both ends rekey the IKE_SA");
-                pending.rival = Some(Rival { heir, lowest });
-            }
-            _ => {
-                self.hand_over(heir);
-                self.renewal.ike.succeeded(now);
-            }
-        }
-        Ok(answer)
+        Ok(Answered { heir, lowest, answer })
     }
 
     /// The peer deleted the IKE_SA, or is gone from it: when it had rekeyed it, that is what counts now.
@@ -246,6 +289,7 @@ impl IkeSa {
             child: None,
             dpd: self.dpd,
             mobility: self.mobility.inherited(),
+            keep_old: self.keep_old.number(),
         };
         let mut sa = Self::new(now, params);
         sa.role = self.role;
@@ -253,7 +297,7 @@ impl IkeSa {
     }
 
     /// The new IKE_SA inherits; the owner is told.
-    fn hand_over(&mut self, mut heir: Box<Successor>) {
+    pub(super) fn hand_over(&mut self, mut heir: Box<Successor>) {
         tracing::debug!(old = ?self.spis, new = ?heir.sa.spis(), "the IKE_SA is rekeyed");
         (heir.sa.path, heir.sa.nat) = (self.path, self.nat);
         heir.sa.mobility = std::mem::take(&mut self.mobility).inherited();
@@ -345,6 +389,11 @@ impl IkeSa {
             // The peer had finished its own rekey before it saw ours: that one counts.
             self.hand_over(rival.heir);
             self.renewal.ike.succeeded(now);
+            self.note_keep_refused(pending.keep, notify);
+            return;
+        }
+        if pending.keep.is_some() {
+            self.note_keep_refused(pending.keep, notify);
             return;
         }
         let refused = notify != NotifyType::TemporaryFailure;

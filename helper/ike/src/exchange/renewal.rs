@@ -203,7 +203,7 @@ impl IkeSa {
 
     /// Whether we have asked for an IKE_SA in the place of this one.
     pub(super) fn is_rekeying_ike(&self) -> bool {
-        self.has_task(|task| matches!(task, Task::RekeyIke(_)))
+        self.has_task(|task| matches!(task, Task::RekeyIke(pending) if pending.keep.is_none()))
     }
 
     /// A new CHILD_SA: it receives from now on.
@@ -275,8 +275,13 @@ impl IkeSa {
         heir.renewal.carrying = self.renewal.carrying.take();
         for task in self.tasks.drain(..) {
             match task {
-                Task::DeleteChildren(_) | Task::CreateChild(_) | Task::Mobike(_) | Task::Inform(_) => {
-                    heir.tasks.push_back(task)
+                Task::DeleteChildren(_)
+                | Task::CreateChild(_)
+                | Task::Mobike(_)
+                | Task::Inform(_)
+                | Task::Switch(_) => heir.tasks.push_back(task),
+                Task::RekeyIke(pending) if pending.keep.is_some() => {
+                    heir.tasks.push_back(Task::RekeyIke(pending));
                 }
                 Task::Liveness | Task::DeleteIke | Task::RekeyIke(_) => {}
             }

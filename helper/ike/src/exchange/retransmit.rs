@@ -50,6 +50,12 @@ impl RetransmitPolicy {
         longest: Duration::from_secs(1),
         give_up: Duration::from_secs(5),
     };
+    /// For the word that another path is in use: traffic is lost until it arrives.
+    pub const SWITCH: Self = Self {
+        first: Duration::from_millis(200),
+        longest: Duration::from_secs(1),
+        give_up: Duration::from_secs(15),
+    };
     /// For the check after a sleep: the network may need a moment, the user none.
     pub const HURRY: Self = Self {
         first: Duration::from_millis(250),

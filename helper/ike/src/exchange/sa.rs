@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use super::child::ChildSa;
 use super::crash::Token;
 use super::create_child_sa::{ChildPolicy, PendingChild};
+use super::keep_old::KeepOld;
 use super::lifetime::Lifetimes;
 use super::liveness::Stall;
 use super::mobike::Mobility;
@@ -42,6 +43,8 @@ pub struct Features {
     pub fragmentation: bool,
     /// RFC 4555.
     pub mobike: bool,
+    /// It keeps an IKE_SA beside the one that was made from it (KEEP_OLD_IKE_SA); `None` before that was tried.
+    pub keep_old: Option<bool>,
 }
 
 /// What the initial exchanges hand over.
@@ -82,6 +85,8 @@ pub struct SaParams {
     pub dpd: Option<Duration>,
     /// What is known of moving (RFC 4555).
     pub mobility: Mobility,
+    /// The number of the KEEP_OLD_IKE_SA notify; `None` does not speak it.
+    pub keep_old: Option<u16>,
 }
 
 /// An established IKE_SA.
@@ -106,6 +111,7 @@ pub struct IkeSa {
     pub(super) renewal: Renewal,
     pub(super) dpd: Option<Duration>,
     pub(super) mobility: Mobility,
+    pub(super) keep_old: KeepOld,
     pub(super) last_inbound: Instant,
     pub(super) stall: Stall,
     pub(super) tasks: VecDeque<Task>,
@@ -152,6 +158,7 @@ impl IkeSa {
             renewal,
             dpd: params.dpd,
             mobility: params.mobility,
+            keep_old: KeepOld::new(params.keep_old),
             last_inbound: now,
             stall: Stall::default(),
             tasks: VecDeque::new(),
@@ -422,6 +429,7 @@ impl IkeSa {
 
     pub(super) fn finish(&mut self, reason: CloseReason) {
         self.settle_rekey_before_end(reason);
+        self.forget_keep_requests();
         self.drop_children();
         self.closed = true;
         self.in_flight = None;

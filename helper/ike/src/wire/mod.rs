@@ -28,6 +28,7 @@ pub mod payload;
 pub(crate) mod reader;
 pub mod redirect;
 pub mod sa;
+pub mod switch_notify;
 pub mod ts;
 pub mod vendor_id;
 
@@ -50,6 +51,7 @@ pub use notify::{Notify, NotifyType};
 pub use payload::{Payload, UnknownPayload, emit_payloads, find_notify, parse_payloads, payload_type};
 pub use redirect::{GatewayName, Redirect};
 pub use sa::{Proposal, Protocol, SecurityAssociation, Transform, TransformType, transform_id};
+pub use switch_notify::SwitchNotice;
 pub use ts::{TrafficSelector, TrafficSelectors};
 pub use vendor_id::VendorId;
 

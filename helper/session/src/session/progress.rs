@@ -127,6 +127,13 @@ impl Session {
                     self.fading.add(old);
                 }
                 SaEvent::Redundant(redundant) => self.fading.add(*redundant),
+                // There is one path, which nothing here has asked to have company.
+                SaEvent::Kept(kept) => {
+                    let mut unused = kept.sa;
+                    unused.close(now, rng);
+                    self.fading.add(unused);
+                }
+                SaEvent::KeepRefused(_) | SaEvent::SwitchAsked(_) | SaEvent::SwitchAnswered { .. } => {}
                 SaEvent::AuthLifetime(seconds) => lifetime = Some(seconds),
                 SaEvent::RekeyRefused(notify) => refused = Some((notify, false)),
                 SaEvent::IkeRekeyRefused(notify) => refused = Some((notify, true)),

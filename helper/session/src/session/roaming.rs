@@ -349,6 +349,10 @@ impl Session {
             | SaEvent::IkeRekeyRefused(_)
             | SaEvent::AuthLifetime(_)
             | SaEvent::Rekeyed(_)
+            | SaEvent::Kept(_)
+            | SaEvent::KeepRefused(_)
+            | SaEvent::SwitchAsked(_)
+            | SaEvent::SwitchAnswered { .. }
             | SaEvent::Redundant(_)
             | SaEvent::Closed(_) => {}
         }

@@ -37,6 +37,15 @@ impl Gateway {
                     up.fading.push(*redundant);
                     continue;
                 }
+                SaEvent::Kept(kept) => {
+                    let mut unused = kept.sa;
+                    unused.step_aside();
+                    up.fading.push(unused);
+                    continue;
+                }
+                SaEvent::KeepRefused(_) | SaEvent::SwitchAsked(_) | SaEvent::SwitchAnswered { .. } => {
+                    continue;
+                }
                 _ if up.replaced => continue,
                 SaEvent::ChildUp { child, replaces: _ } => {
                     GatewayEvent::ChildUp { client, child, path: up.sa.path() }

@@ -179,7 +179,7 @@ pub fn answer(
         request: datagram.to_vec(),
         response,
         nat,
-        features: Features { fragmentation, mobike: false },
+        features: Features { fragmentation, mobike: false, keep_old: None },
         redirectable,
         peer_hashes: hashes.map(|notify| notify.data_u16_list().collect()).unwrap_or_default(),
         keys,

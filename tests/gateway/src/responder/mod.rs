@@ -299,6 +299,7 @@ impl HalfOpen {
                     desk.settings.addresses.clone(),
                     wishes.addresses,
                 ),
+                keep_old: desk.settings.keep_old,
             },
         );
         let initial_contact = wishes.initial_contact;

@@ -559,6 +559,7 @@ impl AuthSent {
                 child,
                 dpd: config.dpd,
                 mobility,
+                keep_old: config.keep_old,
             },
         );
         sa.take_token(payloads);

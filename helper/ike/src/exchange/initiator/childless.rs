@@ -88,6 +88,10 @@ impl Completing {
                 | SaEvent::AuthLifetime(_)
                 | SaEvent::Rekeyed(_)
                 | SaEvent::Redundant(_)
+                | SaEvent::Kept(_)
+                | SaEvent::KeepRefused(_)
+                | SaEvent::SwitchAsked(_)
+                | SaEvent::SwitchAnswered { .. }
                 | SaEvent::PathChanged(_)
                 | SaEvent::PathWorks(_)
                 | SaEvent::PathFailed(_)

@@ -310,6 +310,7 @@ impl InitSent {
             features: Features {
                 fragmentation: notifies(payloads, NotifyType::IkeFragmentationSupported).next().is_some(),
                 mobike: false,
+                keep_old: None,
             },
             peer_hashes: hashes.map(|notify| notify.data_u16_list().collect()).unwrap_or_default(),
             childless: notifies(payloads, NotifyType::ChildlessIkev2Supported).next().is_some(),

@@ -6,7 +6,7 @@ use super::IkeSa;
 use crate::exchange::Path;
 use crate::exchange::child::ChildSa;
 use crate::exchange::rekey_ike::Successor;
-use crate::wire::{GatewayName, NotifyType};
+use crate::wire::{GatewayName, NotifyType, SwitchNotice};
 
 /// Why an IKE_SA ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,19 @@ pub enum SaEvent {
     AuthLifetime(Duration),
     /// A new IKE_SA takes this one's place and has its CHILD_SAs. This one is only kept until it says [`Self::Closed`].
     Rekeyed(Box<Successor>),
+    /// A further IKE_SA stands beside this one, without CHILD_SAs; this one and its CHILD_SAs are as before.
+    Kept(Box<Successor>),
+    /// There is no further IKE_SA, and this one is as before.
+    KeepRefused(NotifyType),
+    /// The client says how the path of this IKE_SA is to be used.
+    SwitchAsked(SwitchNotice),
+    /// The gateway has answered that.
+    SwitchAnswered {
+        /// The counter of what was said.
+        counter: u32,
+        /// Whether the gateway knows what it means.
+        understood: bool,
+    },
     /// Both ends rekeyed the IKE_SA at once: this one is not needed, and only kept until it says [`Self::Closed`].
     Redundant(Box<IkeSa>),
     /// CHILD_SAs send by this path from now on: the peer moved, or we did and the peer has answered.

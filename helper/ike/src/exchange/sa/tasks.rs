@@ -11,7 +11,7 @@ use crate::exchange::rekey_ike::PendingIke;
 use crate::exchange::retransmit::{Outstanding, RetransmitPolicy};
 use crate::exchange::{Path, Transmit};
 use crate::time::Instant;
-use crate::wire::{ExchangeType, Header, Payload};
+use crate::wire::{ExchangeType, Header, Payload, SwitchNotice};
 
 /// What we want from the peer.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(in crate::exchange) enum Task {
     RekeyIke(Box<PendingIke>),
     /// Something of RFC 4555.
     Mobike(MobikeTask),
+    /// How the path of this IKE_SA is to be used.
+    Switch(SwitchNotice),
 }
 
 pub(in crate::exchange) struct InFlight {
@@ -78,6 +80,9 @@ impl IkeSa {
                     let request;
                     (path, request) = self.mobike_request(task, rng);
                     (ExchangeType::Informational, request, policy)
+                }
+                Task::Switch(notice) => {
+                    (ExchangeType::Informational, self.switch_request(*notice), RetransmitPolicy::SWITCH)
                 }
                 Task::RekeyIke(pending) => (ExchangeType::CreateChildSa, pending.request(), patience),
             };
@@ -155,6 +160,7 @@ impl IkeSa {
                 Ok(())
             }
             Task::Inform(_) => self.fatal_notify(payloads),
+            Task::Switch(notice) => self.finish_switch(notice, payloads),
             Task::CreateChild(_) | Task::RekeyIke(_) if exchange != ExchangeType::CreateChildSa => {
                 Err(PeerMisbehaved::WrongExchange { exchange })
             }

@@ -43,6 +43,7 @@ pub(super) fn config() -> InitiatorConfig {
         mobike: true,
         initial_contact: true,
         redirected_from: None,
+        keep_old: Some(50213),
         own_addresses: None,
         dpd: None,
         lifetimes: Lifetimes::default(),

@@ -7,6 +7,8 @@ mod conformance_renewal;
 mod established;
 mod forms;
 mod initial;
+mod keep_old;
+mod keep_old_octets;
 mod misbehaviour;
 mod mobike;
 mod rekey;
@@ -104,7 +106,7 @@ fn one_end(now: Instant, role: Role, esp: &str) -> IkeSa {
             protection: Protection::new(IkeCipher::Aes256Gcm16, &keys(), role).unwrap(),
             next_request: if role == Role::Initiator { 2 } else { 0 },
             window: ResponseWindow::starting_at(if role == Role::Initiator { 0 } else { 2 }),
-            features: Features { fragmentation: true, mobike: true },
+            features: Features { fragmentation: true, mobike: true, keep_old: None },
             peer_id: Identification::fqdn("peer.example"),
             nat: NatSituation::default(),
             ike_proposals: vec!["aes256gcm16-prfsha256-x25519".parse::<IkeProposal>().unwrap()],
@@ -116,6 +118,7 @@ fn one_end(now: Instant, role: Role, esp: &str) -> IkeSa {
                 Role::Initiator => Mobility::of_initiator(None, &[]),
                 Role::Responder => Mobility::of_responder(MovePolicy::default(), Vec::new(), Vec::new()),
             },
+            keep_old: Some(50213),
         },
     )
 }

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
 use crate::exchange::sa::CloseReason;
+use crate::wire::SwitchNotice;
 
 /// What the owner of one end keeps.
 pub(super) struct End {
     pub(super) sa: IkeSa,
     /// Replaced or redundant, not closed yet.
     pub(super) fading: Vec<IkeSa>,
-    outbox: Vec<Vec<u8>>,
+    pub(super) outbox: Vec<Vec<u8>>,
     /// What receives.
     pub(super) receiving: BTreeMap<u32, ChildSa>,
     pub(super) sending: Option<u32>,
@@ -18,6 +19,12 @@ pub(super) struct End {
     pub(super) refused: Vec<SaEvent>,
     /// How often the IKE_SA was rekeyed.
     pub(super) rekeyed: usize,
+    /// IKE_SAs that were added beside it.
+    pub(super) kept: Vec<End>,
+    /// What the client said of the path.
+    pub(super) asked: Vec<SwitchNotice>,
+    /// What the gateway answered to that.
+    pub(super) answered: Vec<(u32, bool)>,
 }
 
 /// Two ends.
@@ -43,14 +50,27 @@ pub(super) fn other(role: Role) -> Role {
 }
 
 impl End {
-    fn new(sa: IkeSa) -> Self {
+    pub(super) fn new(sa: IkeSa) -> Self {
         let receiving = sa.children().iter().map(|child| (child.spi_in, child.clone())).collect();
         let sending = sa.carrying();
         let (fading, outbox, refused) = (Vec::new(), Vec::new(), Vec::new());
-        Self { sa, fading, outbox, receiving, sending, closed: None, refused, rekeyed: 0 }
+        let (kept, asked, answered) = (Vec::new(), Vec::new(), Vec::new());
+        Self {
+            sa,
+            fading,
+            outbox,
+            receiving,
+            sending,
+            closed: None,
+            refused,
+            rekeyed: 0,
+            kept,
+            asked,
+            answered,
+        }
     }
 
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         let mut events: VecDeque<SaEvent> = std::iter::from_fn(|| self.sa.poll_event()).collect();
         for old in &mut self.fading {
             while let Some(event) = old.poll_event() {
@@ -83,11 +103,15 @@ impl End {
                     events.extend(std::iter::from_fn(|| self.sa.poll_event()));
                     self.fading.retain(|old| !old.is_closed());
                 }
+                SaEvent::Kept(kept) => self.kept.push(End::new(kept.sa)),
                 SaEvent::Redundant(sa) => self.fading.push(*sa),
                 SaEvent::Closed(reason) => self.closed = Some(reason),
                 refused @ (SaEvent::RekeyRefused(_)
                 | SaEvent::IkeRekeyRefused(_)
+                | SaEvent::KeepRefused(_)
                 | SaEvent::ChildRefused(_)) => self.refused.push(refused),
+                SaEvent::SwitchAsked(notice) => self.asked.push(notice),
+                SaEvent::SwitchAnswered { counter, understood } => self.answered.push((counter, understood)),
                 SaEvent::AuthLifetime(_)
                 | SaEvent::PathChanged(_)
                 | SaEvent::PathWorks(_)
