@@ -53,6 +53,7 @@ impl Cipher {
                     AesKey::Bits256 => AesCbc::Aes256(new_aes(encr_key).ok_or(bad_encr)?),
                 };
                 let algorithm = match integrity {
+                    CbcIntegrity::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
                     CbcIntegrity::Sha256 => hmac::HMAC_SHA256,
                     CbcIntegrity::Sha384 => hmac::HMAC_SHA384,
                     CbcIntegrity::Sha512 => hmac::HMAC_SHA512,

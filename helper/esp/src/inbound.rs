@@ -15,7 +15,8 @@ pub struct InboundSa {
     suite: EspSuite,
     cipher: Cipher,
     esn: bool,
-    window: ReplayWindow,
+    /// `None`: many senders count for themselves.
+    window: Option<ReplayWindow>,
 }
 
 /// A packet that was authentic and new.
@@ -28,7 +29,7 @@ pub struct Opened {
     pub next_header: u8,
     /// The whole sequence number.
     pub seq: u64,
-    /// Whether no authenticated packet with a higher sequence number came before.
+    /// Whether no authenticated packet with a higher sequence number came before; never with many senders.
     pub newest: bool,
 }
 
@@ -56,7 +57,21 @@ impl InboundSa {
             return Err(KeyError::ZeroSpi);
         }
         let cipher = Cipher::new(suite, encr_key, integ_key)?;
-        Ok(Self { spi, suite, cipher, esn, window: ReplayWindow::new() })
+        Ok(Self { spi, suite, cipher, esn, window: Some(ReplayWindow::new()) })
+    }
+
+    /// An SA that many senders share, each with a counter of its own: sequence numbers cannot be held against one replay
+    /// window, so a repeated packet is taken again (RFC 4303 sections 2.2 and 3.4.3).
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub fn of_many_senders(
+        spi: u32,
+        suite: EspSuite,
+        encr_key: &[u8],
+        integ_key: &[u8],
+    ) -> Result<Self, KeyError> {
+        Ok(Self { window: None, ..Self::new(spi, suite, encr_key, integ_key, false)? })
     }
 
     /// The SPI, chosen by us.
@@ -71,10 +86,10 @@ impl InboundSa {
         self.suite
     }
 
-    /// The replay window as it stands.
+    /// The replay window as it stands; none with many senders.
     #[must_use]
-    pub const fn window(&self) -> &ReplayWindow {
-        &self.window
+    pub const fn window(&self) -> Option<&ReplayWindow> {
+        self.window.as_ref()
     }
 
     /// Verifies and decrypts `packet` where it stands. The replay window is asked before the cipher works and moves
@@ -99,16 +114,24 @@ impl InboundSa {
             return Err(OpenError::WrongSpi);
         }
         let low = header as u32;
-        let seq = if self.esn { self.window.infer(low) } else { u64::from(low) };
-        self.window.check(seq).map_err(|refused| match refused {
-            Refused::OutsideWindow => OpenError::OutsideWindow,
-            Refused::Replayed => OpenError::Replayed,
-        })?;
+        let mut seq = u64::from(low);
+        if let Some(window) = &self.window {
+            if self.esn {
+                seq = window.infer(low);
+            }
+            window.check(seq).map_err(|refused| match refused {
+                Refused::OutsideWindow => OpenError::OutsideWindow,
+                Refused::Replayed => OpenError::Replayed,
+            })?;
+        }
 
         let high = self.esn.then_some((seq >> 32) as u32);
         self.cipher.open(suite, high, packet).map_err(|_| OpenError::Authentication)?;
-        let newest = seq > self.window.newest();
-        self.window.record(seq);
+        let newest = self.window.as_mut().is_some_and(|window| {
+            let newest = seq > window.newest();
+            window.record(seq);
+            newest
+        });
 
         let text = packet.get(start..text_end).ok_or(OpenError::TooShort)?;
         let (next_header, inner_len) = read_trailer(text).ok_or(OpenError::Padding)?;
@@ -122,7 +145,7 @@ impl fmt::Debug for InboundSa {
             .field("spi", &format_args!("{:08x}", self.spi))
             .field("suite", &self.suite)
             .field("esn", &self.esn)
-            .field("newest", &self.window.newest())
+            .field("newest", &self.window.as_ref().map(ReplayWindow::newest))
             .finish_non_exhaustive()
     }
 }

@@ -6,6 +6,7 @@ use crate::error::SuiteError;
 const ENCR_AES_CBC: u16 = 12;
 const ENCR_AES_GCM_16: u16 = 20;
 const ENCR_CHACHA20_POLY1305: u16 = 28;
+const AUTH_HMAC_SHA1_96: u16 = 2;
 const AUTH_HMAC_SHA2_256_128: u16 = 12;
 const AUTH_HMAC_SHA2_384_192: u16 = 13;
 const AUTH_HMAC_SHA2_512_256: u16 = 14;
@@ -36,9 +37,11 @@ impl AesKey {
     }
 }
 
-/// Integrity beside AES-CBC (RFC 4868): the full hash as key, half of it as ICV.
+/// Integrity beside AES-CBC: the full hash as key, and of HMAC-SHA2 half of it as ICV (RFC 4868).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CbcIntegrity {
+    /// HMAC-SHA1-96 (RFC 2404): only for the SA of a group ([`EspSuite::of_group`]), never negotiated.
+    Sha1,
     /// HMAC-SHA2-256-128.
     Sha256,
     /// HMAC-SHA2-384-192.
@@ -52,6 +55,7 @@ impl CbcIntegrity {
     #[must_use]
     pub const fn key_len(self) -> usize {
         match self {
+            Self::Sha1 => 20,
             Self::Sha256 => 32,
             Self::Sha384 => 48,
             Self::Sha512 => 64,
@@ -61,7 +65,10 @@ impl CbcIntegrity {
     /// Octets of the ICV.
     #[must_use]
     pub const fn icv_len(self) -> usize {
-        self.key_len() / 2
+        match self {
+            Self::Sha1 => 12,
+            Self::Sha256 | Self::Sha384 | Self::Sha512 => self.key_len() / 2,
+        }
     }
 }
 
@@ -112,6 +119,22 @@ impl EspSuite {
                 Ok(Self::AesCbc(key, integrity))
             }
             _ => Err(unsupported),
+        }
+    }
+
+    /// The suite of an SA that many senders share (draft-yamaya-ipsecme-mpsa): AES-CBC only, for a counter mode would
+    /// repeat nonces. HMAC-SHA1-96 is among them, and whoever calls has asked whether it is allowed.
+    ///
+    /// # Errors
+    /// [`SuiteError`] for anything else.
+    pub fn of_group(encr: u16, key_bits: u16, integ: u16) -> Result<Self, SuiteError> {
+        let integrity = Some(integ);
+        match (encr, AesKey::from_bits(key_bits)) {
+            (ENCR_AES_CBC, Some(key)) if integ == AUTH_HMAC_SHA1_96 => {
+                Ok(Self::AesCbc(key, CbcIntegrity::Sha1))
+            }
+            (ENCR_AES_CBC, _) => Self::from_iana(encr, key_bits, integrity),
+            _ => Err(SuiteError::Encryption { encr, key_bits }),
         }
     }
 
@@ -206,6 +229,16 @@ mod tests {
     }
 
     #[test]
+    fn a_group_has_cbc_only_and_may_have_sha1() {
+        assert_eq!(EspSuite::of_group(12, 256, 2), Ok(EspSuite::AesCbc(AesKey::Bits256, CbcIntegrity::Sha1)));
+        assert_eq!(EspSuite::of_group(12, 128, 12), EspSuite::from_iana(12, 128, Some(12)));
+        assert!(EspSuite::of_group(20, 256, 0).is_err());
+        assert!(EspSuite::of_group(28, 256, 0).is_err());
+        assert!(EspSuite::of_group(12, 192, 2).is_err());
+        assert!(EspSuite::of_group(12, 256, 0).is_err());
+    }
+
+    #[test]
     fn impossible_combinations_are_refused() {
         assert!(EspSuite::from_iana(20, 192, None).is_err());
         assert!(EspSuite::from_iana(20, 128, Some(12)).is_err());
@@ -218,8 +251,12 @@ mod tests {
 
     pub(crate) fn any_suite() -> impl Strategy<Value = EspSuite> {
         let key = prop_oneof![Just(AesKey::Bits128), Just(AesKey::Bits256)];
-        let integ =
-            prop_oneof![Just(CbcIntegrity::Sha256), Just(CbcIntegrity::Sha384), Just(CbcIntegrity::Sha512)];
+        let integ = prop_oneof![
+            Just(CbcIntegrity::Sha1),
+            Just(CbcIntegrity::Sha256),
+            Just(CbcIntegrity::Sha384),
+            Just(CbcIntegrity::Sha512)
+        ];
         prop_oneof![
             key.clone().prop_map(EspSuite::AesGcm16),
             Just(EspSuite::ChaCha20Poly1305),

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Writes fixtures.txt: ESP packets built from RFC 4303, 4106, 7634, 3602 and 4868 with OpenSSL's primitives, by nothing
-of ours, for sealed.rs to compare with. Needs the "cryptography" package. One packet a line:
+of ours, for sealed.rs to compare with; HMAC-SHA1-96 (RFC 2404) for SAs of groups. Needs the "cryptography" package.
+One packet a line:
 encr key_bits integ esn spi seq encr_key integ_key next_header inner sealed"""
 
 import hashlib
@@ -10,7 +11,13 @@ import struct
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-HASHES = {12: (hashlib.sha256, 32), 13: (hashlib.sha384, 48), 14: (hashlib.sha512, 64)}
+# The hash, octets of its key and of the ICV (RFC 2404, RFC 4868).
+HASHES = {
+    2: (hashlib.sha1, 20, 12),
+    12: (hashlib.sha256, 32, 16),
+    13: (hashlib.sha384, 48, 24),
+    14: (hashlib.sha512, 64, 32),
+}
 
 
 def octets(count, start):
@@ -30,9 +37,9 @@ def seal(encr, bits, integ, esn, spi, seq, encr_key, integ_key, next_header, inn
         iv = Cipher(algorithms.AES(encr_key), modes.ECB()).encryptor().update(nonce)
         text = Cipher(algorithms.AES(encr_key), modes.CBC(iv)).encryptor().update(trailer(inner, 16, next_header))
         covered = header + iv + text
-        digest, length = HASHES[integ]
+        digest, _, length = HASHES[integ]
         high = struct.pack(">I", seq >> 32) if esn else b""
-        return covered + hmac.new(integ_key, covered + high, digest).digest()[: length // 2]
+        return covered + hmac.new(integ_key, covered + high, digest).digest()[:length]
     key, salt = encr_key[:-4], encr_key[-4:]
     iv = struct.pack(">Q", seq)
     aad = struct.pack(">IQ", spi, seq) if esn else header
@@ -43,6 +50,7 @@ def seal(encr, bits, integ, esn, spi, seq, encr_key, integ_key, next_header, inn
 def main():
     suites = [(20, 128, 0), (20, 256, 0), (28, 0, 0)]
     suites += [(12, bits, integ) for bits in (128, 256) for integ in (12, 13, 14)]
+    suites += [(12, 128, 2), (12, 256, 2)]
     for encr, bits, integ in suites:
         for esn, seq in ((0, 1), (0, 0xFFFFFFFF), (1, 2), (1, 0x1_0000_0007)):
             for length in (20, 61):

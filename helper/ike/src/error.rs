@@ -4,6 +4,7 @@
 //! messages that break a rule of the protocol. Both know the notify that answers them where the standard has one.
 
 use crate::crypto::CryptoError;
+use crate::multi_point::put::PutError;
 use crate::wire::header::ExchangeType;
 use crate::wire::notify::NotifyType;
 use crate::wire::sa::TransformType;
@@ -247,6 +248,9 @@ pub enum PeerMisbehaved {
     /// An EAP packet where none may be, or none where one must be.
     #[error("EAP at the wrong moment")]
     EapOutOfPlace,
+    /// A group's SA that cannot be read (draft-yamaya-ipsecme-mpsa, section 3.2.2).
+    #[error(transparent)]
+    GroupSa(#[from] PutError),
     /// A REKEY_SA that names no CHILD_SA, or not ESP.
     #[error("REKEY_SA for protocol {protocol}")]
     RekeyProtocol {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ropewalk_ike::crypto::IkeKeys;
 use ropewalk_ike::exchange::child::ChildSa;
 use ropewalk_ike::exchange::{IkeSpis, Path};
+use ropewalk_ike::multi_point::rollover::Action;
 use ropewalk_ike::proposal::ChosenIke;
 use ropewalk_ike::wire::TrafficSelectors;
 use ropewalk_paths::PathId;
@@ -77,6 +78,8 @@ pub enum Command {
     Carry(Carriage),
     /// Forget the CHILD_SA with this inbound SPI.
     RemoveChild(u32),
+    /// Install, use or forget an SA of the group.
+    Group(Action),
     /// Make the tunnel device look like this.
     ConfigureTunnel(Box<InnerSettings>),
     /// The user's intent to be connected is over: remove the tunnel device.

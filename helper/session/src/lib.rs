@@ -23,5 +23,5 @@ pub use command::{Carriage, Command, CredentialReason, InnerSettings, Lane};
 pub use config::{Endpoint, PathsConfig, SessionConfig};
 pub use explain::{Cause, Explanation, Unreached};
 pub use ropewalk_paths::{Health, PathId, Policy, UseMetered};
-pub use session::{IkeInfo, Phase, Session, Snapshot};
+pub use session::{GroupInfo, IkeInfo, Phase, Session, Snapshot};
 pub use uplink::{Alone, PathSnapshot, Traffic, Uplink};

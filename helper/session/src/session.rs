@@ -12,6 +12,7 @@
 //! the user takes it back: every loss leads to another try, and the tunnel device stays.
 
 mod fading;
+mod group;
 mod progress;
 mod race;
 mod reauth;
@@ -38,6 +39,8 @@ use crate::config::SessionConfig;
 use crate::explain::{Cause, Explanation};
 use crate::uplink::{Alone, PathSnapshot};
 use fading::Fading;
+use group::Group;
+pub use group::GroupInfo;
 use race::Race;
 use reauth::Reauth;
 use roaming::Roaming;
@@ -112,6 +115,8 @@ pub struct Snapshot {
     pub paths: Vec<PathSnapshot>,
     /// Why there is one path and no more.
     pub alone: Option<Alone>,
+    /// The group, when the profile asks for multi-point SA.
+    pub group: Option<GroupInfo>,
     /// Why it failed, or why it is reconnecting.
     pub error: Option<Explanation>,
 }
@@ -136,6 +141,7 @@ pub struct Session {
     wall_clock: UnixTime,
     /// IKE_SAs that others took the place of.
     fading: Fading,
+    group: Group,
     reauth: Reauth,
     transmits: VecDeque<Transmit>,
     commands: VecDeque<Command>,
@@ -166,6 +172,7 @@ impl Session {
             error: None,
             wall_clock: UnixTime(0),
             fading: Fading::default(),
+            group: Group::default(),
             reauth: Reauth::default(),
             transmits: VecDeque::new(),
             commands: VecDeque::new(),
@@ -314,6 +321,7 @@ impl Session {
         self.fading.handle_timeout(now, rng);
         self.drain_fading();
         self.reauth_timeout(now, rng);
+        self.group_timeout(now);
         match &mut self.state {
             State::Racing(_) => self.race_timeout(now, rng),
             State::Connected(_) => self.connected_timeout(now, rng),
@@ -354,7 +362,8 @@ impl Session {
             State::Waiting { until } => Some(*until),
             State::Idle | State::Offline | State::AskingCredential | State::Failed => None,
         };
-        [own, self.fading.poll_timeout(), self.reauth.poll_timeout()].into_iter().flatten().min()
+        let beside = [self.fading.poll_timeout(), self.reauth.poll_timeout(), self.group.poll_timeout()];
+        beside.into_iter().chain([own]).flatten().min()
     }
 
     /// Where it stands.
@@ -389,6 +398,7 @@ impl Session {
         };
         let error = self.roaming.down.clone().or_else(|| self.error.clone());
         let (paths, alone) = (self.path_snapshots(), self.alone());
-        Snapshot { phase: self.phase(), ike, inner: self.inner.clone(), paths, alone, error }
+        let group = self.config.initiator.multi_point_sa.map(|_| self.group.info());
+        Snapshot { phase: self.phase(), ike, inner: self.inner.clone(), paths, alone, group, error }
     }
 }

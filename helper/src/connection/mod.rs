@@ -288,6 +288,8 @@ impl Connection {
             }
             Wish::Carry(carriage) => self.tunnel.carry(&carriage),
             Wish::RemoveChild(spi_in) => self.tunnel.remove(spi_in),
+            // No profile can ask for it yet, see `ropewalk_profile::limits`.
+            Wish::Group(action) => tracing::warn!(?action, "an SA of a group has no place here yet"),
             Wish::ConfigureTunnel(settings) => {
                 let configured =
                     self.tunnel.configure(&self.platform, &self.context.profile, &settings).await;

@@ -56,6 +56,7 @@ pub fn session_config(
         keep_old: profile.paths.multipath.then_some(profile.paths.keep_old_ike_sa_notify),
         // A user's name or a shared key may be in use on another machine, which the gateway would put out (RFC 7296
         // section 2.4); a certificate's key is taken for one machine's.
+        multi_point_sa: None,
         initial_contact: profile.auth.method == Method::Certificate,
         redirected_from: None,
         // What is behind a NAT is of no use to the gateway, and the user's networks are nobody's business.

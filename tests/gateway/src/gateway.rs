@@ -6,6 +6,7 @@
 mod drain;
 mod entry;
 mod event;
+mod group;
 
 pub use event::{ClientId, ClientInfo, GatewayEvent};
 
@@ -19,6 +20,7 @@ use ropewalk_ike::exchange::{Path, Transmit};
 use ropewalk_ike::time::{Instant, UnixTime};
 use ropewalk_ike::wire::{ExchangeType, GatewayName, Message};
 
+use crate::group::Group;
 use crate::leases::Leases;
 use crate::limit::RateLimit;
 use crate::responder::HalfOpen;
@@ -54,6 +56,7 @@ pub struct Gateway {
     /// The clients by our SPIs of their IKE_SAs: after a rekey these are others than the first one, which is the number.
     by_spi: BTreeMap<u64, u64>,
     leases: Leases,
+    group: Option<Group>,
     cookies: CookieJar,
     limit: RateLimit,
     transmits: VecDeque<Transmit>,
@@ -77,6 +80,7 @@ impl Gateway {
             clients: BTreeMap::new(),
             by_spi: BTreeMap::new(),
             leases,
+            group: None,
             cookies: CookieJar::default(),
             limit: RateLimit::default(),
             transmits: VecDeque::new(),
@@ -151,11 +155,12 @@ impl Gateway {
             State::HalfOpen(_) => Some(client.since + self.settings.half_open_timeout),
             State::Up(up) => up.poll_timeout(),
         };
-        self.clients.values().filter_map(of).min()
+        self.clients.values().filter_map(of).chain(self.group.as_ref().map(Group::due)).min()
     }
 
     /// Acts on the clock.
     pub fn handle_timeout(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        self.group_timeout(now, rng);
         let timeout = self.settings.half_open_timeout;
         self.clients.retain(|id, client| match &client.state {
             State::HalfOpen(half) => {

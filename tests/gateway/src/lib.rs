@@ -6,6 +6,7 @@
 //! - [`responder`]: the responder's half of the initial exchanges.
 //! - [`gateway`]: many clients, one clock; datagrams in, datagrams and events out.
 //! - [`leases`]: inner addresses.
+//! - [`group`]: the SA of a group of clients (multi-point SA).
 //! - [`dhcp_relay`]: DHCP between clients in tunnels and a server on the LAN; no client is offered it yet.
 //! - [`settings`]: what its owner decides.
 //! - [`stray`]: messages that belong to no client; [`limit`]: moderation for their answers.
@@ -14,6 +15,7 @@
 
 pub mod dhcp_relay;
 pub mod gateway;
+pub mod group;
 pub mod leases;
 pub mod limit;
 pub mod responder;
@@ -22,4 +24,5 @@ pub mod stray;
 mod up;
 
 pub use gateway::{ClientId, ClientInfo, Gateway, GatewayEvent};
+pub use group::GroupSettings;
 pub use settings::{Childless, CookiePolicy, Psk, RedirectAt, Settings, User};

@@ -14,6 +14,8 @@ use ropewalk_ike::proposal::{EspProposal, IkeProposal, default_esp_proposals, de
 use ropewalk_ike::wire::{GatewayName, Identification, TrafficSelector, TrafficSelectors};
 use zeroize::Zeroizing;
 
+use crate::group::GroupSettings;
+
 /// A pre-shared key and whose it is.
 #[derive(Clone)]
 pub struct Psk {
@@ -125,6 +127,8 @@ pub struct Settings {
     pub childless: Childless,
     /// Makes tokens that show after a restart that an IKE_SA is gone (RFC 6290).
     pub crash_tokens: Option<TokenMaker>,
+    /// Clients that know multi-point SA form a group with an SA like this (draft-yamaya-ipsecme-mpsa).
+    pub group: Option<GroupSettings>,
     /// Claim to be behind a NAT, so that every client encapsulates ESP in UDP.
     pub force_encapsulation: bool,
     /// Silence after which a client's liveness is checked.
@@ -169,6 +173,7 @@ impl Settings {
             redirect: None,
             childless: Childless::Never,
             crash_tokens: None,
+            group: None,
             force_encapsulation: false,
             dpd: Some(Duration::from_secs(60)),
             lifetimes: Lifetimes::default(),

@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use rand_chacha::ChaCha20Rng;
 use ropewalk_ike::exchange::Path;
 use ropewalk_ike::exchange::child::ChildSa;
+use ropewalk_ike::multi_point::group_sa::GroupSa;
+use ropewalk_ike::multi_point::rollover::Action;
 use ropewalk_ike::time::{Instant, UnixTime};
 use ropewalk_session::{Command, CredentialReason, InnerSettings, Phase, Session, SessionConfig, Traffic};
 use zeroize::Zeroizing;
@@ -21,6 +23,10 @@ pub struct SimClient {
     pub children: Vec<ChildSa>,
     /// With which of them and to where it sends.
     pub egress: Option<(u32, Path)>,
+    /// The SAs of its group that it receives with.
+    pub group: Vec<GroupSa>,
+    /// The SPI of the one that it sends with.
+    pub group_egress: Option<u32>,
     /// What the tunnel device looks like, while there is one.
     pub tunnel: Option<InnerSettings>,
     /// What the user answers when asked, one after the other.
@@ -48,6 +54,8 @@ impl SimClient {
             session: Session::new(config),
             children: Vec::new(),
             egress: None,
+            group: Vec::new(),
+            group_egress: None,
             tunnel: None,
             answers: Vec::new(),
             asked: Vec::new(),
@@ -166,6 +174,12 @@ impl SimClient {
                 if self.egress.is_some_and(|(sending, _)| sending == spi_in) {
                     self.egress = None;
                 }
+            }
+            Command::Group(Action::Install(sa)) => self.group.push(*sa),
+            Command::Group(Action::SendWith(spi)) => self.group_egress = Some(spi),
+            Command::Group(Action::Remove(spi)) => {
+                self.group.retain(|sa| sa.spi != spi);
+                self.group_egress = self.group_egress.filter(|sending| *sending != spi);
             }
             Command::ConfigureTunnel(settings) => self.tunnel = Some(*settings),
             Command::ReleaseTunnel => self.tunnel = None,

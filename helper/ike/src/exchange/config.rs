@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::lifetime::Lifetimes;
 use crate::auth::credential::ClientCertificate;
 use crate::auth::pki::TrustAnchors;
+use crate::multi_point::group_sa::GroupPolicy;
 use crate::proposal::{EspProposal, IkeProposal};
 use crate::time::UnixTime;
 use crate::wire::{GatewayName, Identification, TrafficSelectors};
@@ -87,6 +88,8 @@ pub struct InitiatorConfig {
     pub keep_old: Option<u16>,
     /// Our addresses to tell a MOBIKE gateway of (RFC 4555 section 3.4); `None` tells nothing.
     pub own_addresses: Option<Vec<IpAddr>>,
+    /// Announce multi-point SA, and what of a group's SA is taken (draft-yamaya-ipsecme-mpsa).
+    pub multi_point_sa: Option<GroupPolicy>,
     /// There is no other IKE_SA between these two identities (INITIAL_CONTACT, RFC 7296 section 2.4).
     pub initial_contact: bool,
     /// The gateway that sent us to this one (RFC 5685).

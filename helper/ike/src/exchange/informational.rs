@@ -43,6 +43,10 @@ impl IkeSa {
         }
         let mut answer = self.answer_mobike(now, path, payloads);
         answer.extend(self.answer_switch(payloads));
+        if outcome.is_ok() {
+            outcome = self.receive_group_sa(payloads);
+        }
+        answer.extend(outcome.as_ref().err().and_then(Self::malformed_offer));
         if !deleted.is_empty() {
             answer.push(Payload::Delete(Delete::esp(deleted)));
         }
@@ -63,7 +67,10 @@ impl IkeSa {
     fn delete_for_peer(&mut self, now: Instant, spis: &[u32], deleted: &mut Vec<u32>) {
         for spi_out in spis {
             let found = self.children.iter().find(|child| child.spi_out == *spi_out);
-            let Some(spi_in) = found.map(|child| child.spi_in) else { continue };
+            let Some(spi_in) = found.map(|child| child.spi_in) else {
+                self.delete_group_sa(*spi_out);
+                continue;
+            };
             if !self.is_deleting_child(spi_in) {
                 deleted.push(spi_in);
             }

@@ -9,6 +9,7 @@
 //! - `rekey_child`, [`rekey_ike`]: how they are renewed.
 //! - [`keep_old`]: a further IKE_SA beside one that stands, and which of them carries.
 //! - [`protect`], [`fragment`]: the Encrypted payload around messages, whole or in fragments.
+//! - [`group`]: the SA of a group, handed out by the gateway.
 //! - [`crash`]: a peer that shows to have lost its memory.
 //! - [`retransmit`]: requests repeated, answers remembered.
 
@@ -17,6 +18,7 @@ pub mod config;
 pub mod crash;
 pub mod create_child_sa;
 pub mod fragment;
+pub mod group;
 pub mod informational;
 pub mod initiator;
 pub mod keep_old;

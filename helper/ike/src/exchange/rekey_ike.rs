@@ -292,7 +292,7 @@ impl IkeSa {
             keep_old: self.keep_old.number(),
         };
         let mut sa = Self::new(now, params);
-        sa.role = self.role;
+        (sa.role, sa.group) = (self.role, self.group);
         Ok(Box::new(Successor { sa, keys }))
     }
 

@@ -30,6 +30,7 @@ use super::retransmit::{Arrival, Due, ResponseWindow};
 use super::{IkeSpis, Path, Role, Transmit};
 use crate::crypto::Prf;
 use crate::error::PeerMisbehaved;
+use crate::multi_point::group_sa::GroupPolicy;
 use crate::proposal::{ChosenIke, IkeProposal};
 use crate::time::Instant;
 use crate::wire::{
@@ -45,6 +46,8 @@ pub struct Features {
     pub mobike: bool,
     /// It keeps an IKE_SA beside the one that was made from it (KEEP_OLD_IKE_SA); `None` before that was tried.
     pub keep_old: Option<bool>,
+    /// Multi-point SA (draft-yamaya-ipsecme-mpsa).
+    pub multi_point: bool,
 }
 
 /// What the initial exchanges hand over.
@@ -119,6 +122,8 @@ pub struct IkeSa {
     pub(super) transmits: VecDeque<Transmit>,
     pub(super) events: VecDeque<SaEvent>,
     closed: bool,
+    /// What of a group's SA is taken; `None` takes none.
+    pub(super) group: Option<GroupPolicy>,
     pub(super) token: Option<Token>,
 }
 
@@ -166,6 +171,7 @@ impl IkeSa {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             closed: false,
+            group: None,
             token: None,
         }
     }

@@ -61,6 +61,9 @@ pub enum Refusal {
     /// It is over already.
     #[error("the group's SA has no lifetime left")]
     NoLifetime,
+    /// More than one SA at once.
+    #[error("the gateway hands out the SAs of several groups, of which only one is supported; none is used")]
+    SeveralGroups,
     /// The SPI names another SA here.
     #[error("the group's SPI {spi:08x} is in use by another SA")]
     SpiInUse {

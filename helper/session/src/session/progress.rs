@@ -91,6 +91,7 @@ impl Session {
     /// Nothing goes on beside what is in the state any more.
     pub(super) fn leave_all(&mut self) {
         self.reauth = Reauth::default();
+        self.leave_group();
         let gone = self.fading.clear();
         self.commands.extend(gone.into_iter().map(Command::RemoveChild));
     }
@@ -111,7 +112,7 @@ impl Session {
         let path = sa.path();
         self.transmits.extend(std::iter::from_fn(|| sa.poll_transmit()));
         let (mut closed, mut refused, mut lifetime, mut redirect) = (None, None, None, None);
-        let (mut successors, mut moves) = (Vec::new(), Vec::new());
+        let (mut successors, mut moves, mut groups) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(event) = sa.poll_event() {
             match event {
                 SaEvent::ChildUp { child, replaces: _ } => {
@@ -147,6 +148,7 @@ impl Session {
                 | SaEvent::MoveRefused(_)
                 | SaEvent::PeerAddresses) => moves.push(event),
                 SaEvent::Redirected(to) => redirect = Some(to),
+                SaEvent::Group(event) => groups.push(event),
                 SaEvent::Closed(reason) => closed = Some(reason),
             }
         }
@@ -161,6 +163,9 @@ impl Session {
         }
         if lifetime.is_some() {
             self.plan_reauth(now, lifetime);
+        }
+        for event in groups {
+            self.group_event(now, event);
         }
         for event in &moves {
             self.roaming_event(now, event, rng);

@@ -340,7 +340,8 @@ impl Session {
                     self.open(remote, true);
                 }
             }
-            SaEvent::Redirected(_)
+            SaEvent::Group(_)
+            | SaEvent::Redirected(_)
             | SaEvent::ChildUp { .. }
             | SaEvent::ChildCarries { .. }
             | SaEvent::ChildDown { .. }

@@ -57,7 +57,8 @@ impl Gateway {
                     tracing::debug!(name = up.name, addresses = ?up.sa.peer_addresses(), "other addresses");
                     continue;
                 }
-                SaEvent::PathWorks(_)
+                SaEvent::Group(_)
+                | SaEvent::PathWorks(_)
                 | SaEvent::PathFailed(_)
                 | SaEvent::MoveRefused(_)
                 | SaEvent::Redirected(_) => continue,

@@ -141,6 +141,7 @@ impl Gateway {
         };
         let state = State::Up(Box::new(up));
         self.clients.insert(id, Client { init, since, state });
+        self.admit_to_group(now, id, rng);
         self.drain(now, id);
     }
 

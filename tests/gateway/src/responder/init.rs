@@ -7,6 +7,7 @@ use rand_core::CryptoRng;
 use ropewalk_ike::crypto::keys::KeyInputs;
 use ropewalk_ike::crypto::{DhGroup, IkeCipher, IkeKeys, KeyPair, Prf};
 use ropewalk_ike::error::PeerMisbehaved;
+use ropewalk_ike::exchange::group;
 use ropewalk_ike::exchange::nat::{NatSituation, detection_hash, forced_encapsulation_hash};
 use ropewalk_ike::exchange::protect::Protection;
 use ropewalk_ike::exchange::sa::Features;
@@ -15,7 +16,7 @@ use ropewalk_ike::proposal::{ChosenIke, select_ike};
 use ropewalk_ike::time::Instant;
 use ropewalk_ike::wire::{
     CertEncoding, CertificateRequest, Flags, Header, KeyExchange, Nonce, Notify, NotifyType, ParsedMessage,
-    Payload, Proposal, Redirect, SecurityAssociation, emit_message, find_notify,
+    Payload, Proposal, Redirect, SecurityAssociation, VendorId, emit_message, find_notify,
 };
 
 use super::cookie::{CookieJar, Subject};
@@ -162,6 +163,7 @@ pub fn answer(
     let fragmentation =
         settings.fragmentation && find_notify(payloads, NotifyType::IkeFragmentationSupported).is_some();
     let hashes = find_notify(payloads, NotifyType::SignatureHashAlgorithms);
+    let multi_point = settings.group.is_some() && group::announced(payloads);
     proposal.spi = Vec::new();
     let mut answer = vec![
         Payload::Sa(SecurityAssociation { proposals: vec![proposal] }),
@@ -169,6 +171,7 @@ pub fn answer(
         Payload::Nonce(Nonce { data: nonce_r.clone() }),
     ];
     answer.extend(announcements(settings, spis, path, fragmentation));
+    answer.extend(multi_point.then(|| Payload::VendorId(VendorId::multi_point_sa())));
     let response = emit_message(&Header { spi_r: spis.responder, ..answer_header(header) }, &answer);
     Ok(InitAnswer::Agreed(Box::new(Agreed {
         spis,
@@ -179,7 +182,7 @@ pub fn answer(
         request: datagram.to_vec(),
         response,
         nat,
-        features: Features { fragmentation, mobike: false, keep_old: None },
+        features: Features { fragmentation, mobike: false, keep_old: None, multi_point },
         redirectable,
         peer_hashes: hashes.map(|notify| notify.data_u16_list().collect()).unwrap_or_default(),
         keys,

@@ -538,6 +538,7 @@ impl AuthSent {
         let auth_lifetime = auth_lifetime(payloads);
         let mobility = Mobility::of_initiator(config.own_addresses.clone(), payloads);
         let Self { negotiated, keys, protection, .. } = *self;
+        let features = negotiated.features;
         let mut sa = IkeSa::new(
             now,
             SaParams {
@@ -550,7 +551,7 @@ impl AuthSent {
                 protection,
                 next_request,
                 window: ResponseWindow::starting_at(0),
-                features: negotiated.features,
+                features,
                 peer_id: proven.gateway_id,
                 nat: negotiated.nat,
                 ike_proposals: config.ike_proposals.clone(),
@@ -563,6 +564,9 @@ impl AuthSent {
             },
         );
         sa.take_token(payloads);
+        if let Some(policy) = config.multi_point_sa.filter(|_| features.multi_point) {
+            sa.take_group_sas(policy);
+        }
         let inner = inner.unwrap_or_default();
         AuthStep::Established(Box::new(Established { sa, inner, keys, auth_lifetime }))
     }

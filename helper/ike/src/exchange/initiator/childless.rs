@@ -68,7 +68,7 @@ impl Completing {
 
     /// Looks at what happened.
     pub fn step(mut self, now: Instant, rng: &mut dyn CryptoRng) -> (Completion, Vec<Transmit>) {
-        let mut failed = None;
+        let (mut failed, mut kept) = (None, Vec::new());
         while let Some(event) = self.established.sa.poll_event() {
             match event {
                 SaEvent::ChildRefused(notify) => failed = Some(HandshakeError::ChildRefused(notify)),
@@ -79,6 +79,8 @@ impl Completing {
                 SaEvent::Closed(_) => {
                     failed.get_or_insert(HandshakeError::Closed);
                 }
+                // For whoever owns the IKE_SA once it is complete.
+                event @ SaEvent::Group(_) => kept.push(event),
                 // The CHILD_SA is found in the IKE_SA, and there is nothing to move yet.
                 SaEvent::ChildUp { .. }
                 | SaEvent::ChildCarries { .. }
@@ -99,6 +101,7 @@ impl Completing {
                 | SaEvent::PeerAddresses => {}
             }
         }
+        self.established.sa.events.extend(kept);
         if let Some(error) = failed {
             if !self.established.sa.is_closed() {
                 self.close(now, rng);

@@ -12,13 +12,14 @@ use super::outcome::HandshakeError;
 use crate::crypto::{DhGroup, IkeCipher, KeyPair, Prf};
 use crate::error::PeerMisbehaved;
 use crate::exchange::config::InitiatorConfig;
+use crate::exchange::group;
 use crate::exchange::nat::{NatSituation, detection_hash, forced_encapsulation_hash};
 use crate::exchange::sa::Features;
 use crate::exchange::{IkeSpis, Path};
 use crate::proposal::{ChosenIke, ike_offer, validate_ike_answer};
 use crate::wire::{
     CertificateRequest, ExchangeType, Flags, GatewayName, Header, KeyExchange, Nonce, Notify, NotifyType,
-    ParsedMessage, Payload, Proposal, Redirect, SecurityAssociation, TransformType, emit_message,
+    ParsedMessage, Payload, Proposal, Redirect, SecurityAssociation, TransformType, VendorId, emit_message,
 };
 
 /// Forms beside the first that may follow at once: RFC 7296 section 2.6.1 needs one cookie and one group in any order and a
@@ -57,6 +58,7 @@ pub struct InitSent {
     spi: u64,
     nonce: Vec<u8>,
     redirected_from: Option<GatewayName>,
+    multi_point: bool,
     offer: Vec<Proposal>,
     /// One for each group that was asked for, the last one asked for at the end.
     keys: Vec<KeyPair>,
@@ -111,6 +113,7 @@ impl InitSent {
             spi,
             nonce,
             redirected_from: config.redirected_from.clone(),
+            multi_point: config.multi_point_sa.is_some(),
             offer,
             keys: Vec::new(),
             forms: Vec::new(),
@@ -311,6 +314,7 @@ impl InitSent {
                 fragmentation: notifies(payloads, NotifyType::IkeFragmentationSupported).next().is_some(),
                 mobike: false,
                 keep_old: None,
+                multi_point: self.multi_point && group::announced(payloads),
             },
             peer_hashes: hashes.map(|notify| notify.data_u16_list().collect()).unwrap_or_default(),
             childless: notifies(payloads, NotifyType::ChildlessIkev2Supported).next().is_some(),
@@ -354,6 +358,9 @@ impl InitSent {
                 None => Notify::status(NotifyType::RedirectSupported),
             }),
         ]);
+        if self.multi_point {
+            payloads.push(Payload::VendorId(VendorId::multi_point_sa()));
+        }
         let header = Header {
             spi_i: self.spi,
             spi_r: 0,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::IkeSa;
 use crate::exchange::Path;
 use crate::exchange::child::ChildSa;
+use crate::exchange::group::GroupEvent;
 use crate::exchange::rekey_ike::Successor;
 use crate::wire::{GatewayName, NotifyType, SwitchNotice};
 
@@ -84,6 +85,8 @@ pub enum SaEvent {
     MoveRefused(NotifyType),
     /// The peer's list of addresses is another one.
     PeerAddresses,
+    /// News of the SA of a group.
+    Group(GroupEvent),
     /// The gateway sends us to another one (RFC 5685 section 5).
     Redirected(GatewayName),
     /// The IKE_SA is over; all its CHILD_SAs went before.

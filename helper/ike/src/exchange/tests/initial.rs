@@ -41,6 +41,7 @@ pub(super) fn config() -> InitiatorConfig {
         ts_i: TrafficSelectors::new(vec![TrafficSelector::any_v4()]),
         ts_r: TrafficSelectors::new(vec![TrafficSelector::any_v4()]),
         mobike: true,
+        multi_point_sa: None,
         initial_contact: true,
         redirected_from: None,
         keep_old: Some(50213),

@@ -6,6 +6,7 @@ mod conformance_initial;
 mod conformance_renewal;
 mod established;
 mod forms;
+mod group;
 mod initial;
 mod keep_old;
 mod keep_old_octets;
@@ -106,7 +107,7 @@ fn one_end(now: Instant, role: Role, esp: &str) -> IkeSa {
             protection: Protection::new(IkeCipher::Aes256Gcm16, &keys(), role).unwrap(),
             next_request: if role == Role::Initiator { 2 } else { 0 },
             window: ResponseWindow::starting_at(if role == Role::Initiator { 0 } else { 2 }),
-            features: Features { fragmentation: true, mobike: true, keep_old: None },
+            features: Features { fragmentation: true, mobike: true, keep_old: None, multi_point: false },
             peer_id: Identification::fqdn("peer.example"),
             nat: NatSituation::default(),
             ike_proposals: vec!["aes256gcm16-prfsha256-x25519".parse::<IkeProposal>().unwrap()],

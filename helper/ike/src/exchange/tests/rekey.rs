@@ -118,6 +118,7 @@ impl End {
                 | SaEvent::PathFailed(_)
                 | SaEvent::MoveRefused(_)
                 | SaEvent::PeerAddresses
+                | SaEvent::Group(_)
                 | SaEvent::Redirected(_) => {}
             }
         }
