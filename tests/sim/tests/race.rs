@@ -105,7 +105,7 @@ fn a_disconnect_in_the_middle_closes_every_socket() {
 /// Answers the first request like a gateway that it is not: whoever sees it can.
 fn forge_first_answer(world: &mut World) {
     let mut forger = Gateway::new(Setup::new(Auth::Psk).gateway, WALL_CLOCK);
-    let request = world.network.recorded()[0].clone();
+    let request = world.network.recorded().first().unwrap().clone();
     let path = Path { link: 500, local: request.destination, remote: request.source };
     forger.handle_datagram(world.now, path, &request.bytes, &mut world.rng).unwrap();
     let bytes = forger.poll_transmit().unwrap().message;
