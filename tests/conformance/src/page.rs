@@ -12,9 +12,9 @@ const HEAD: &str = "\
 # Conformance
 
 Each MUST and SHOULD of the standards below that can bind a client, and what of a gateway's half we have, in our own words.
-Behind each stands the test that proves it, the reason why it does not apply, or what is missing. REQUIRED and SHALL are
-counted as MUST, RECOMMENDED as SHOULD; MAY and OPTIONAL demand nothing and are not listed. Exact repetitions of a
-requirement are listed once.
+Behind each stands the test that proves it, the reason why it cannot be otherwise, does not apply or is not done on
+purpose, or what is missing. REQUIRED and SHALL are counted as MUST, RECOMMENDED as SHOULD; MAY and OPTIONAL demand
+nothing and are not listed. Exact repetitions of a requirement are listed once.
 
 This page is written from the tables in `docs/conformance/` by
 `ROPEWALK_UPDATE=1 cargo test -p ropewalk-conformance --test published`. A test fails when it is stale, when a named test
@@ -51,7 +51,9 @@ pub fn markdown(standards: &[Standard], mutants: &Mutants) -> Result<String> {
                     let tests: Vec<String> = tests.iter().map(|test| format!("`{test}`")).collect();
                     format!("{mark}{}", tests.join("<br>"))
                 }
+                Standing::ByConstruction(reason) => format!("by construction: {}", cell(reason)),
                 Standing::NotApplicable(reason) => format!("does not apply: {}", cell(reason)),
+                Standing::Declined(reason) => format!("not done on purpose: {}", cell(reason)),
                 Standing::Open(missing) => format!("**open**: {}", cell(missing)),
             };
             let _ = writeln!(
@@ -71,13 +73,13 @@ pub fn markdown(standards: &[Standard], mutants: &Mutants) -> Result<String> {
 fn summary(text: &mut String, standards: &[Standard], tried: &BTreeSet<&str>) -> Result<()> {
     let _ = write!(
         text,
-        "\n| standard | requirements | proven by tests | of these tried ● | do not apply | open |\n\
-         |---|---|---|---|---|---|\n"
+        "\n| standard | requirements | proven by tests | of these tried ● | by construction | do not apply | not on \
+         purpose | open |\n|---|---|---|---|---|---|---|---|\n"
     );
-    let mut totals = [0; 5];
+    let mut totals = [0; 7];
     for standard in standards {
-        let mut counts = [0; 5];
-        let [all, proven, of_these, without, open] = &mut counts;
+        let mut counts = [0; 7];
+        let [all, proven, of_these, constructed, without, declined, open] = &mut counts;
         for requirement in &standard.requirements {
             *all += 1;
             match requirement.standing()? {
@@ -85,7 +87,9 @@ fn summary(text: &mut String, standards: &[Standard], tried: &BTreeSet<&str>) ->
                     *proven += 1;
                     *of_these += usize::from(tried.contains(requirement.id.as_str()));
                 }
+                Standing::ByConstruction(_) => *constructed += 1,
                 Standing::NotApplicable(_) => *without += 1,
+                Standing::Declined(_) => *declined += 1,
                 Standing::Open(_) => *open += 1,
             }
         }
@@ -98,8 +102,9 @@ fn summary(text: &mut String, standards: &[Standard], tried: &BTreeSet<&str>) ->
     Ok(())
 }
 
-fn row(text: &mut String, name: &str, [all, proven, tried, without, open]: [usize; 5]) {
-    let _ = writeln!(text, "| {name} | {all} | {proven} | {tried} | {without} | {open} |");
+fn row(text: &mut String, name: &str, counts: [usize; 7]) {
+    let counts = counts.map(|count| count.to_string());
+    let _ = writeln!(text, "| {name} | {} |", counts.join(" | "));
 }
 
 fn tried_list(text: &mut String, mutants: &Mutants) {

@@ -24,7 +24,7 @@ pub struct Standard {
     pub requirements: Vec<Requirement>,
 }
 
-/// One requirement. Exactly one of `tests`, `not_applicable` and `open` is there.
+/// One requirement. Exactly one of `tests`, `by_construction`, `not_applicable`, `declined` and `open` is there.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Requirement {
@@ -39,8 +39,12 @@ pub struct Requirement {
     /// The tests that prove it, as `path/of/the/file.rs::name`.
     #[serde(default)]
     pub tests: Vec<String>,
+    /// Why it cannot be otherwise, where no test could show it.
+    pub by_construction: Option<String>,
     /// Why it does not bind us.
     pub not_applicable: Option<String>,
+    /// Why it is not done on purpose.
+    pub declined: Option<String>,
     /// What is missing: the behaviour, or a test of it.
     pub open: Option<String>,
 }
@@ -100,8 +104,12 @@ impl fmt::Display for Role {
 pub enum Standing<'a> {
     /// These tests prove it.
     Proven(&'a [String]),
+    /// It cannot be otherwise, and why.
+    ByConstruction(&'a str),
     /// It does not bind us, and why.
     NotApplicable(&'a str),
+    /// It is not done on purpose, and why.
+    Declined(&'a str),
     /// Something is missing, and what.
     Open(&'a str),
 }
@@ -116,13 +124,19 @@ impl Requirement {
     /// Where it stands.
     ///
     /// # Errors
-    /// The entry says none or several of the three things.
+    /// The entry says none or several of these things.
     pub fn standing(&self) -> Result<Standing<'_>> {
-        match (self.tests.as_slice(), &self.not_applicable, &self.open) {
-            ([], Some(reason), None) => Ok(Standing::NotApplicable(reason)),
-            ([], None, Some(missing)) => Ok(Standing::Open(missing)),
-            ([_, ..], None, None) => Ok(Standing::Proven(&self.tests)),
-            _ => bail!("{}: one of tests, not_applicable and open, and only one", self.id),
+        let proven = (!self.tests.is_empty()).then_some(Standing::Proven(&self.tests));
+        let reasons = [
+            self.by_construction.as_deref().map(Standing::ByConstruction),
+            self.not_applicable.as_deref().map(Standing::NotApplicable),
+            self.declined.as_deref().map(Standing::Declined),
+            self.open.as_deref().map(Standing::Open),
+        ];
+        let said: Vec<Standing<'_>> = proven.into_iter().chain(reasons.into_iter().flatten()).collect();
+        match said.as_slice() {
+            [standing] => Ok(*standing),
+            _ => bail!("{}: one of tests, by_construction, not_applicable, declined and open", self.id),
         }
     }
 

@@ -129,6 +129,8 @@ pub struct Settings {
     pub crash_tokens: Option<TokenMaker>,
     /// Clients that know multi-point SA form a group with an SA like this (draft-yamaya-ipsecme-mpsa).
     pub group: Option<GroupSettings>,
+    /// Refuse every CREATE_CHILD_SA, as a minimal implementation may (RFC 7296 section 4).
+    pub minimal: bool,
     /// Claim to be behind a NAT, so that every client encapsulates ESP in UDP.
     pub force_encapsulation: bool,
     /// Silence after which a client's liveness is checked.
@@ -174,6 +176,7 @@ impl Settings {
             childless: Childless::Never,
             crash_tokens: None,
             group: None,
+            minimal: false,
             force_encapsulation: false,
             dpd: Some(Duration::from_secs(60)),
             lifetimes: Lifetimes::default(),

@@ -142,7 +142,12 @@ impl Client {
     fn open(&mut self, message: &[u8]) -> Vec<Payload> {
         let parsed = Message::parse(message).unwrap();
         let encrypted = parsed.encrypted.unwrap();
-        self.protection.open(message, &parsed.header, &encrypted).unwrap().unwrap().payloads().unwrap()
+        self.protection
+            .open(Instant::ZERO, message, &parsed.header, &encrypted)
+            .unwrap()
+            .unwrap()
+            .payloads()
+            .unwrap()
     }
 
     /// IDi and AUTH.

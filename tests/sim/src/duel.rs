@@ -60,7 +60,7 @@ impl Known {
         let parsed = Message::parse(datagram).ok()?;
         let reader = if by == Role::Initiator { Role::Responder } else { Role::Initiator };
         let mut protection = Protection::new(self.cipher, &self.keys, reader).ok()?;
-        protection.open(datagram, &parsed.header, &parsed.encrypted?).ok()??.payloads().ok()
+        protection.open(Instant::ZERO, datagram, &parsed.header, &parsed.encrypted?).ok()??.payloads().ok()
     }
 
     /// A message with these payloads, sealed as one end would.

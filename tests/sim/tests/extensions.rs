@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ropewalk_gateway::{Childless, Gateway, RedirectAt};
 use ropewalk_ike::exchange::crash::TokenMaker;
+use ropewalk_ike::exchange::lifetime::Lifetimes;
 use ropewalk_ike::proposal::parse_esp_list;
 use ropewalk_ike::wire::{
     ExchangeType, Flags, GatewayName, Header, Message, Notify, NotifyType, Payload, Redirect, emit_message,
@@ -183,10 +184,15 @@ fn a_child_sa_refused_after_a_childless_ike_auth_is_said_and_the_ike_sa_goes() {
 fn restart_noticed_after(tokens: bool, seed: u64) -> Duration {
     let mut setup = Setup::new(Auth::Psk);
     setup.gateway.crash_tokens = tokens.then(|| TokenMaker::new(b"kept over restarts"));
+    restart_noticed(setup, seed, SOON)
+}
+
+/// The same, when it restarts so long after the connection came up.
+fn restart_noticed(setup: Setup, seed: u64, age: Duration) -> Duration {
     let mut world = World::new(setup, Faults::default(), seed);
     world.connect();
     assert!(world.run_to(Phase::Connected, SOON));
-    world.run_for(SOON);
+    world.run_for(age);
     world.restart_gateway();
     let began = world.now;
     world.client.session.check_liveness(world.now, &mut world.rng);
@@ -201,6 +207,18 @@ fn restart_noticed_after(tokens: bool, seed: u64) -> Duration {
 fn a_crash_token_ends_the_ike_sa_of_a_restarted_gateway_at_once_and_nothing_less_does() {
     assert!(restart_noticed_after(true, 98) < Duration::from_millis(100));
     assert!(restart_noticed_after(false, 98) > Duration::from_secs(1));
+}
+
+#[test]
+fn after_a_rekey_by_either_end_the_new_ike_sa_has_a_crash_token_of_its_own() {
+    let short = Lifetimes { ike: Some(Duration::from_secs(600)), ..Lifetimes::default() };
+    for (ours, theirs) in [(short, Lifetimes::default()), (Lifetimes::default(), short)] {
+        let mut setup = Setup::new(Auth::Psk);
+        setup.client.initiator.lifetimes = ours;
+        setup.gateway.lifetimes = theirs;
+        setup.gateway.crash_tokens = Some(TokenMaker::new(b"kept over restarts"));
+        assert!(restart_noticed(setup, 101, Duration::from_secs(900)) < Duration::from_millis(100));
+    }
 }
 
 #[test]

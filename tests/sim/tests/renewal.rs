@@ -73,6 +73,28 @@ fn a_gateway_that_wants_another_group_for_renewals_is_logged_in_to_anew_before_t
 }
 
 #[test]
+fn a_gateway_that_gives_no_further_sas_is_logged_in_to_anew_and_the_old_ike_sa_deleted() {
+    let hour = Some(HOUR);
+    let child = Lifetimes { child: hour, ..Lifetimes::default() };
+    let ike = Lifetimes { ike: hour, ..Lifetimes::default() };
+    for lifetimes in [child, ike] {
+        let mut setup = Setup::new(Auth::Psk);
+        setup.client.initiator.lifetimes = lifetimes;
+        setup.gateway.minimal = true;
+        let mut world = connected(setup, 45);
+        let (first, addresses) = (spi(&world), world.inner_addresses());
+        stays_usable(&mut world, HOUR + MINUTE);
+        assert_ne!(spi(&world), first, "a new IKE_SA");
+        stays_usable(&mut world, 3 * HOUR);
+        world.carry().unwrap();
+        assert_eq!(world.inner_addresses(), addresses);
+        world.run_for(MINUTE);
+        assert_eq!((world.client.children.len(), world.gateway_children.len()), (1, 1));
+        assert_eq!((world.client.session.ike_sas(), world.gateway.as_ref().unwrap().clients().len()), (1, 1));
+    }
+}
+
+#[test]
 fn the_client_logs_in_anew_before_the_gateways_limit_or_its_own_and_nobody_is_asked() {
     for auth in [Auth::Psk, Auth::Ecdsa, Auth::Eap] {
         for gateways in [true, false] {

@@ -1,13 +1,16 @@
 //! Quick crash detection (RFC 6290): a gateway that lost its memory proves, by a token that it gave out before, that the
 //! IKE_SA is gone. The token is the only thing in the clear that ends an IKE_SA.
+//!
+//! A token is made from the SPIs, so an IKE_SA that takes another's place gets one of its own: in the answer to the rekey
+//! when the gateway answers, in an INFORMATIONAL exchange right after it when the gateway asked (section 4.3).
 
 use ring::{digest, hmac};
 use zeroize::Zeroizing;
 
 use super::IkeSpis;
-use super::sa::{CloseReason, IkeSa};
+use super::sa::{CloseReason, IkeSa, Task};
 use crate::error::PeerMisbehaved;
-use crate::wire::{Notify, NotifyType, ParsedMessage, Payload};
+use crate::wire::{Notify, NotifyType, ParsedMessage, Payload, Protocol};
 
 /// Octets of a token, at least and at most (RFC 6290 section 4.1).
 const TOKEN_LEN: std::ops::RangeInclusive<usize> = 16..=128;
@@ -34,7 +37,8 @@ impl TokenMaker {
     pub fn notify(&self, spis: IkeSpis) -> Notify {
         let mut named = spis.initiator.to_be_bytes().to_vec();
         named.extend_from_slice(&spis.responder.to_be_bytes());
-        Notify::new(NotifyType::QuickCrashDetection, hmac::sign(&self.0, &named).as_ref().to_vec())
+        let token = hmac::sign(&self.0, &named).as_ref().to_vec();
+        Notify { protocol: Protocol::Ike.into(), ..Notify::new(NotifyType::QuickCrashDetection, token) }
     }
 }
 
@@ -51,10 +55,28 @@ impl Token {
 }
 
 impl IkeSa {
-    /// Takes the peer's token out of the protected answer to IKE_AUTH.
+    /// Gives the peer tokens for IKE_SAs that take this one's place; the one for this one it has by IKE_AUTH.
+    pub fn make_tokens(&mut self, maker: TokenMaker) {
+        self.token_maker = Some(maker);
+    }
+
+    /// The token of this IKE_SA for the peer, if we make any.
+    pub(super) fn own_token(&self) -> Option<Payload> {
+        self.token_maker.as_ref().map(|maker| Payload::Notify(maker.notify(self.spis())))
+    }
+
+    /// Tells the peer the token of this IKE_SA, which we began.
+    pub(super) fn queue_token(&mut self) {
+        let token = self.own_token();
+        self.tasks.extend(token.map(|token| Task::Inform(vec![token])));
+    }
+
+    /// Takes the peer's token out of a protected message, if there is one. A further one takes the place of the one before
+    /// (section 4.4).
     pub(super) fn take_token(&mut self, payloads: &[Payload]) {
-        let found = tokens(payloads).next();
-        self.token = found.map(|data| Token(Zeroizing::new(data.to_vec())));
+        if let Some(data) = tokens(payloads).next() {
+            self.token = Some(Token(Zeroizing::new(data.to_vec())));
+        }
     }
 
     /// A message in the clear with our SPIs: nothing, unless it shows the token.

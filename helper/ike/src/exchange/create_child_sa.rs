@@ -214,7 +214,9 @@ impl IkeSa {
         payloads: &[Payload],
         rng: &mut dyn CryptoRng,
     ) -> Answer {
-        let answered = if asks_for_ike_sa(payloads) {
+        let answered = if self.renewal.minimal {
+            Err(Refusal::plain(NotifyType::NoAdditionalSas))
+        } else if asks_for_ike_sa(payloads) {
             self.answer_rekey_ike(now, payloads, rng)
         } else {
             Request::sort(payloads).and_then(|request| self.answer_create_child(now, &request, rng))

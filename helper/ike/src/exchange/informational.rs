@@ -35,6 +35,7 @@ impl IkeSa {
         if outcome.is_ok() {
             outcome = self.fatal_notify(payloads);
         }
+        self.take_token(payloads);
         if let Some(lifetime) = auth_lifetime(payloads) {
             self.events.push_back(SaEvent::AuthLifetime(lifetime));
         }

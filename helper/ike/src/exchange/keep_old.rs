@@ -136,7 +136,13 @@ impl IkeSa {
     }
 
     /// The peer keeps this one beside the new one. When it had rekeyed this one meanwhile, that counts as well.
-    pub(super) fn keep_agreed(&mut self, now: Instant, rival: Option<Box<Successor>>, heir: Box<Successor>) {
+    pub(super) fn keep_agreed(
+        &mut self,
+        now: Instant,
+        rival: Option<Box<Successor>>,
+        mut heir: Box<Successor>,
+    ) {
+        heir.sa.queue_token();
         self.kept(heir);
         if let Some(rival) = rival {
             self.hand_over(rival);
@@ -167,6 +173,7 @@ impl IkeSa {
         // This one may have moved since the request.
         (heir.sa.path, heir.sa.nat) = (self.path, self.nat);
         heir.sa.mobility = self.mobility.inherited();
+        self.take_along(&mut heir.sa);
         self.events.push_back(SaEvent::Kept(heir));
     }
 

@@ -111,13 +111,27 @@ pub(super) struct ChildLife {
     pub(super) successor: Option<u32>,
     /// The peer made it to replace another, and nothing came in by it yet: it may not know our answer.
     pub(super) unproven: bool,
+    /// Another one is used in its place, and the peer is to delete this one.
+    pub(super) redundant: bool,
 }
 
 impl ChildLife {
     pub(super) fn new(now: Instant, lifetimes: &Lifetimes, child: &ChildSa) -> Self {
         let octets_limit = lifetimes.child_octets.unwrap_or(CIPHER_LIMIT).min(CIPHER_LIMIT);
         let limits = Limits::new(now, lifetimes.child, child.spi_in);
-        Self { spi_in: child.spi_in, limits, octets_limit, successor: None, unproven: false }
+        Self {
+            spi_in: child.spi_in,
+            limits,
+            octets_limit,
+            successor: None,
+            unproven: false,
+            redundant: false,
+        }
+    }
+
+    /// Whether there is another one in its place.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.successor.is_some() || self.redundant
     }
 
     /// So many octets went through it in the busier direction.

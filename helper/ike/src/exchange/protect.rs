@@ -7,11 +7,13 @@ use super::fragment::{Fragment, Reassembler};
 use super::{Path, Role};
 use crate::crypto::{CryptoError, IkeCipher, IkeKeys, SkCipher};
 use crate::error::{PeerMisbehaved, WireError};
+use crate::time::Instant;
 use crate::wire::encrypted::{EncryptedKind, EncryptedRef, emit_prefix};
 use crate::wire::{Header, Payload, emit_payloads, parse_payloads};
 
-/// Octets of an IP datagram that every path carries without fragmentation by IP: IPv6's minimum MTU. RFC 7383
-/// section 2.5.1 advises it for both families.
+/// Octets of an IP datagram that is not fragmented by IP: IPv6's minimum MTU, as RFC 7383 section 2.5.1 recommends for IPv6.
+/// For IPv4 it recommends 576, and allows what is appropriate: a path that carries less than 1280 does not carry the
+/// tunnel's packets either, and fewer fragments get lost more seldom.
 pub(super) const SAFE_DATAGRAM: usize = 1280;
 /// UDP header and non-ESP marker.
 const UDP_OVERHEAD: usize = 8 + 4;
@@ -102,6 +104,7 @@ impl Protection {
     /// It was not sealed by the peer, or its fragment numbers make no sense.
     pub fn open(
         &mut self,
+        now: Instant,
         datagram: &[u8],
         header: &Header,
         encrypted: &EncryptedRef,
@@ -116,10 +119,22 @@ impl Protection {
                 let message_id = header.message_id;
                 let fragment =
                     Fragment { message_id, number: fragment_number, total, first_payload, content };
-                let whole = reassembler.add(fragment)?;
+                let whole = reassembler.add(now, fragment)?;
                 Ok(whole.map(|whole| Opened { first_payload: whole.first_payload, content: whole.content }))
             }
         }
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [&self.requests, &self.responses].into_iter().filter_map(Reassembler::poll_timeout).min()
+    }
+
+    /// Forgets the pieces of messages that did not become whole in time.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.requests.handle_timeout(now);
+        self.responses.handle_timeout(now);
     }
 
     /// Whether this authenticated datagram is a whole message or the first fragment of one: a repeated request is

@@ -73,6 +73,7 @@ impl IkeSa {
             }
             // The peer deletes its own one; if it does not, we do in a while.
             if let Some(life) = self.renewal.life(rival.spi_in) {
+                life.redundant = true;
                 life.limits.succeeded(now);
             }
         }
@@ -120,6 +121,9 @@ impl IkeSa {
         let (refused, chance) = (notify != NotifyType::TemporaryFailure, rng.next_u32());
         if let Some(life) = self.renewal.life(old) {
             life.limits.retry(now, refused, chance);
+        }
+        if !refused {
+            self.put_off(now, rng);
         }
     }
 }

@@ -229,11 +229,12 @@ impl IkeSa {
             .begin_heir(now, &agreed)
             .map_err(|misbehaved| Refusal(NotifyType::NoProposalChosen, Vec::new(), Some(misbehaved)))?;
         let lowest = nonce_i.min(&nonce_r).to_vec();
-        let answer = vec![
+        let mut answer = vec![
             Payload::Sa(SecurityAssociation { proposals: vec![proposal] }),
             Payload::Nonce(Nonce { data: nonce_r }),
             Payload::Ke(KeyExchange { group: suite.group, data: key.public().to_vec() }),
         ];
+        answer.extend(heir.sa.own_token());
         Ok(Answered { heir, lowest, answer })
     }
 
@@ -293,6 +294,8 @@ impl IkeSa {
         };
         let mut sa = Self::new(now, params);
         (sa.role, sa.group) = (self.role, self.group);
+        sa.token_maker.clone_from(&self.token_maker);
+        sa.renewal.minimal = self.renewal.minimal;
         Ok(Box::new(Successor { sa, keys }))
     }
 
@@ -340,14 +343,16 @@ impl IkeSa {
             nonces: (&pending.nonce, nonce),
             shared_secret: &shared_secret,
         };
-        Ok((self.begin_heir(now, &agreed)?, nonce.to_vec()))
+        let mut heir = self.begin_heir(now, &agreed)?;
+        heir.sa.take_token(payloads);
+        Ok((heir, nonce.to_vec()))
     }
 
     fn ike_agreed(
         &mut self,
         now: Instant,
         pending: PendingIke,
-        ours: Box<Successor>,
+        mut ours: Box<Successor>,
         nonce_r: &[u8],
         rng: &mut dyn CryptoRng,
     ) {
@@ -371,6 +376,7 @@ impl IkeSa {
                     redundant.dpd = None;
                     self.events.push_back(SaEvent::Redundant(Box::new(redundant)));
                 }
+                ours.sa.queue_token();
                 self.hand_over(ours);
                 self.renewal.ike.succeeded(now);
                 self.tasks.push_back(Task::DeleteIke);
@@ -401,6 +407,9 @@ impl IkeSa {
             self.events.push_back(SaEvent::IkeRekeyRefused(notify));
         }
         self.renewal.ike.retry(now, refused, rng.next_u32());
+        if !refused {
+            self.put_off(now, rng);
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::create_child_sa::{ChildPolicy, PendingChild, Purpose};
 use super::lifetime::{ChildLife, GRACE, Lifetimes, Limits};
 use super::rekey_ike::PendingIke;
 use super::retransmit::RetransmitPolicy;
-use super::sa::{CloseReason, IkeSa, SaEvent, Task};
+use super::sa::{CloseReason, IkeSa, PutOff, SaEvent, Task};
 use crate::proposal::IkeProposal;
 use crate::time::Instant;
 
@@ -39,7 +39,12 @@ pub(super) struct Renewal {
     carrying: Option<u32>,
     /// Another IKE_SA took this one's place.
     pub(super) succeeded: bool,
-    expired: bool,
+    pub(super) expired: bool,
+    /// A renewal was asked for because Message IDs run low.
+    pub(super) ids_low: bool,
+    pub(super) put_off: PutOff,
+    /// The peer gets no further SAs.
+    pub(super) minimal: bool,
 }
 
 impl Renewal {
@@ -61,6 +66,9 @@ impl Renewal {
             carrying: child.map(|child| child.spi_in),
             succeeded: false,
             expired: false,
+            ids_low: false,
+            put_off: PutOff::default(),
+            minimal: false,
         }
     }
 
@@ -119,6 +127,11 @@ impl IkeSa {
         }
     }
 
+    /// Refuses every CREATE_CHILD_SA request from now on, as a minimal implementation may (section 4).
+    pub fn refuse_more(&mut self) {
+        self.renewal.minimal = true;
+    }
+
     /// Another IKE_SA, with CHILD_SAs of its own, takes this one's place, as after a reauthentication. This one receives
     /// until it is closed, and renews nothing.
     pub fn step_aside(&mut self) {
@@ -143,10 +156,12 @@ impl IkeSa {
             let Retired { spi_in, spi_out, .. } = retired;
             self.events.push_back(SaEvent::ChildDown { spi_in, spi_out });
         }
-        let (mut renew, mut delete) = (Vec::new(), Vec::new());
+        self.watch_message_ids(now);
+        let (mut renew, mut delete, mut unrenewed) = (Vec::new(), Vec::new(), Vec::new());
         for life in &mut self.renewal.lives {
             if life.limits.take_hard(now) {
-                delete.push(life.spi_in);
+                let end = if life.is_replaced() { &mut delete } else { &mut unrenewed };
+                end.push(life.spi_in);
             } else if life.limits.take_soft(now) && life.successor.is_none() {
                 renew.push(life.spi_in);
             }
@@ -157,6 +172,12 @@ impl IkeSa {
                 self.tasks.push_back(Task::DeleteChildren(vec![spi_in]));
             }
         }
+        if unrenewed.into_iter().any(|spi_in| !self.is_closing_child(spi_in)) {
+            // Section 2.8: what cannot be renewed ends with its IKE_SA.
+            tracing::info!(sa = ?self.spis, "a CHILD_SA is at its end and was not renewed");
+            self.expire(now, rng);
+            return;
+        }
         for spi_in in renew {
             let about = |task: &Task| matches!(task, Task::CreateChild(pending) if pending.is_about(spi_in));
             if !self.has_task(about) && !self.is_closing_child(spi_in) {
@@ -165,8 +186,7 @@ impl IkeSa {
         }
         if self.renewal.ike.take_hard(now) {
             tracing::info!(sa = ?self.spis, succeeded = self.renewal.succeeded, "an IKE_SA is at its end");
-            self.renewal.expired = true;
-            self.close(now, rng);
+            self.expire(now, rng);
         } else if self.renewal.ike.take_soft(now) && !self.renewal.succeeded && !self.is_rekeying_ike() {
             let pending = PendingIke::new(self, rng);
             self.tasks.extend(pending.map(|pending| Task::RekeyIke(Box::new(pending))));
@@ -273,6 +293,7 @@ impl IkeSa {
         heir.renewal.lives.append(&mut self.renewal.lives);
         heir.renewal.retired.append(&mut self.renewal.retired);
         heir.renewal.carrying = self.renewal.carrying.take();
+        self.take_along(heir);
         for task in self.tasks.drain(..) {
             match task {
                 Task::DeleteChildren(_)

@@ -182,7 +182,8 @@ pub enum Arrival {
 /// The receiving side of a window of one.
 #[derive(Debug, Default)]
 pub struct ResponseWindow {
-    expected: u32,
+    /// One beyond the last Message ID when that was taken.
+    expected: u64,
     last_answer: Vec<Vec<u8>>,
 }
 
@@ -190,19 +191,26 @@ impl ResponseWindow {
     /// A window whose next request has the Message ID `expected`.
     #[must_use]
     pub fn starting_at(expected: u32) -> Self {
-        Self { expected, last_answer: Vec::new() }
+        Self { expected: expected.into(), last_answer: Vec::new() }
     }
 
     /// What a request with `message_id` is.
     #[must_use]
     pub fn classify(&self, message_id: u32) -> Arrival {
+        let message_id = u64::from(message_id);
         if message_id == self.expected {
             Arrival::New
-        } else if message_id.checked_add(1) == Some(self.expected) && !self.last_answer.is_empty() {
+        } else if message_id + 1 == self.expected && !self.last_answer.is_empty() {
             Arrival::Repeated
         } else {
             Arrival::Outside
         }
+    }
+
+    /// Whether the next request has at least this Message ID.
+    #[must_use]
+    pub fn is_beyond(&self, message_id: u32) -> bool {
+        self.expected >= message_id.into()
     }
 
     /// Remembers the answer to the expected request and moves on.

@@ -4,9 +4,11 @@
 //! one request at a time (RFC 7296 section 2.3); what the peer wants is answered at once. Only authenticated messages
 //! change anything: an [`Err`] from [`IkeSa::handle_datagram`] is something to log, never a reason to end.
 
+mod closing;
 mod event;
 mod tasks;
 
+pub(super) use closing::PutOff;
 pub use event::{CloseReason, SaEvent};
 pub(super) use tasks::{InFlight, Task};
 
@@ -17,7 +19,7 @@ use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::child::ChildSa;
-use super::crash::Token;
+use super::crash::{Token, TokenMaker};
 use super::create_child_sa::{ChildPolicy, PendingChild};
 use super::keep_old::KeepOld;
 use super::lifetime::Lifetimes;
@@ -33,6 +35,7 @@ use crate::error::PeerMisbehaved;
 use crate::multi_point::group_sa::GroupPolicy;
 use crate::proposal::{ChosenIke, IkeProposal};
 use crate::time::Instant;
+use crate::wire::encrypted::EncryptedRef;
 use crate::wire::{
     ExchangeType, Flags, GatewayName, Header, Identification, Message, NotifyType, Payload, Redirect,
 };
@@ -124,7 +127,10 @@ pub struct IkeSa {
     closed: bool,
     /// What of a group's SA is taken; `None` takes none.
     pub(super) group: Option<GroupPolicy>,
+    /// When a farewell has to be over.
+    pub(super) farewell_by: Option<Instant>,
     pub(super) token: Option<Token>,
+    pub(super) token_maker: Option<TokenMaker>,
 }
 
 impl std::fmt::Debug for IkeSa {
@@ -172,7 +178,9 @@ impl IkeSa {
             events: VecDeque::new(),
             closed: false,
             group: None,
+            farewell_by: None,
             token: None,
+            token_maker: None,
         }
     }
 
@@ -251,7 +259,7 @@ impl IkeSa {
             None if !self.tasks.is_empty() => Some(Instant::ZERO),
             None => self.liveness_due(),
         };
-        [own, self.next_renewal()].into_iter().flatten().min()
+        [own, self.next_renewal(), self.protection.poll_timeout()].into_iter().flatten().min()
     }
 
     /// Asks for a further CHILD_SA; the outcome is [`SaEvent::ChildUp`] or [`SaEvent::ChildRefused`].
@@ -273,25 +281,12 @@ impl IkeSa {
         self.start_next(now, rng);
     }
 
-    /// Deletes the IKE_SA and with it all its CHILD_SAs; whatever was waiting is dropped.
-    ///
-    /// A running exchange is abandoned: the DELETE takes the next Message ID, which RFC 7296 section 2.3 allows only
-    /// to a window larger than one, so a peer that insists on order is told by silence instead, as after a crash.
-    pub fn close(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
-        self.tasks.clear();
-        if self.in_flight.as_ref().is_some_and(|in_flight| matches!(in_flight.task, Task::DeleteIke)) {
-            return;
-        }
-        self.in_flight = None;
-        self.tasks.push_back(Task::DeleteIke);
-        self.start_next(now, rng);
-    }
-
     /// Acts on the clock: repeats requests, gives up on a dead peer, checks a silent one.
     pub fn handle_timeout(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
         if self.closed {
             return;
         }
+        self.protection.handle_timeout(now);
         self.renew_due(now, rng);
         if let Some(in_flight) = &mut self.in_flight {
             match in_flight.outstanding.poll(now) {
@@ -302,12 +297,11 @@ impl IkeSa {
                     self.transmits.extend(again.map(|message| Transmit { path, message }));
                 }
                 Due::GiveUp => {
-                    if self.give_up_test(now) {
+                    let leaving = self.has_task(|task| matches!(task, Task::DeleteIke));
+                    if !leaving && self.give_up_test(now) {
                         return;
                     }
-                    let Some(in_flight) = &self.in_flight else { return };
-                    let ours = matches!(in_flight.task, Task::DeleteIke);
-                    self.finish(if ours { self.renewal.farewell() } else { CloseReason::PeerDead });
+                    self.finish(if leaving { self.renewal.farewell() } else { CloseReason::PeerDead });
                     return;
                 }
             }
@@ -348,7 +342,7 @@ impl IkeSa {
             if awaited != Some(header.message_id) {
                 return Err(PeerMisbehaved::UnexpectedResponse { message_id: header.message_id });
             }
-            let Some(opened) = self.protection.open(datagram, &header, &encrypted)? else { return Ok(()) };
+            let Some(opened) = self.open(now, datagram, &header, &encrypted, rng)? else { return Ok(()) };
             self.last_inbound = self.last_inbound.max(now);
             self.handle_response(now, path, header, opened, rng)
         } else {
@@ -363,13 +357,25 @@ impl IkeSa {
                 }
                 return Ok(());
             }
-            let Some(opened) = self.protection.open(datagram, &header, &encrypted)? else { return Ok(()) };
+            let Some(opened) = self.open(now, datagram, &header, &encrypted, rng)? else { return Ok(()) };
             self.last_inbound = self.last_inbound.max(now);
             if !self.features.mobike {
                 self.follow_peer(path);
             }
             self.handle_request(now, path, header, &opened, rng)
         }
+    }
+
+    fn open(
+        &mut self,
+        now: Instant,
+        datagram: &[u8],
+        header: &Header,
+        encrypted: &EncryptedRef,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Option<Opened>, PeerMisbehaved> {
+        let opened = self.protection.open(now, datagram, header, encrypted);
+        opened.inspect_err(|misbehaved| self.judge(misbehaved, now, rng))
     }
 
     fn handle_request(

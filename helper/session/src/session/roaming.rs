@@ -422,9 +422,11 @@ impl Session {
         let former = self.roaming.former.take_if(|former| former.path().remote.ip() == path.remote.ip());
         let Some(mut former) = former else { return };
         let remote = former.path().remote;
-        former.close_by(now, Path { remote, ..path }, rng);
-        self.transmits.extend(std::iter::from_fn(|| former.poll_transmit()));
-        self.roaming.farewell_until = Some(now + CLEAN_UP);
+        let told = former.close_by(now, Path { remote, ..path }, rng);
+        self.fading.add(*former);
+        self.drain_fading();
+        // What is under way has to be answered before the DELETE can go.
+        self.roaming.farewell_until = Some(now + if told { CLEAN_UP } else { CLEAN_UP * 2 });
     }
 
     /// Whether IKE_AUTH may begin: the gateway has had the time to clean up after an IKE_SA of ours that it was told to drop.

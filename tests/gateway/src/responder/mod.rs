@@ -137,7 +137,7 @@ impl HalfOpen {
             }
             return (Step::Stay(self), first.map(|_| ()));
         }
-        let opened = match self.agreed.protection.open(datagram, &header, &encrypted) {
+        let opened = match self.agreed.protection.open(desk.now, datagram, &header, &encrypted) {
             Ok(Some(opened)) => opened,
             Ok(None) => return (Step::Stay(self), Ok(())),
             Err(misbehaved) => return (Step::Stay(self), Err(misbehaved)),
@@ -274,7 +274,7 @@ impl HalfOpen {
         let Self { agreed, window, path, .. } = *self;
         let Agreed { spis, suite, prf, nat, mut features, keys, protection, .. } = *agreed;
         features.mobike = mobike;
-        let sa = IkeSa::new(
+        let mut sa = IkeSa::new(
             desk.now,
             SaParams {
                 role: Role::Responder,
@@ -302,6 +302,12 @@ impl HalfOpen {
                 keep_old: desk.settings.keep_old,
             },
         );
+        if let Some(tokens) = &desk.settings.crash_tokens {
+            sa.make_tokens(tokens.clone());
+        }
+        if desk.settings.minimal {
+            sa.refuse_more();
+        }
         let initial_contact = wishes.initial_contact;
         let addresses = grant.addresses;
         let entered = Entered { sa, name, addresses, initial_contact, redirectable, keys };

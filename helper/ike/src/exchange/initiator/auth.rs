@@ -241,7 +241,7 @@ impl AuthSent {
         let Some(encrypted) = &parsed.encrypted else {
             return AuthStep::Ignore { state: self, misbehaved: PeerMisbehaved::NotEncrypted };
         };
-        let opened = match self.protection.open(datagram, &header, encrypted) {
+        let opened = match self.protection.open(now, datagram, &header, encrypted) {
             Ok(Some(opened)) => opened,
             Ok(None) => return AuthStep::Wait(self),
             Err(misbehaved) => return AuthStep::Ignore { state: self, misbehaved },

@@ -27,10 +27,13 @@ impl IkeSa {
         self.start_next(now, rng);
     }
 
-    /// Deletes the IKE_SA by another path than its own, which is gone.
-    pub fn close_by(&mut self, now: Instant, path: Path, rng: &mut dyn CryptoRng) {
+    /// Deletes the IKE_SA by another path than its own, which is gone. Whether the DELETE is on its way: a request that is
+    /// under way has to be answered first.
+    pub fn close_by(&mut self, now: Instant, path: Path, rng: &mut dyn CryptoRng) -> bool {
         self.path = path;
+        self.reroute(now, path, None);
         self.close(now, rng);
+        !self.is_leaving()
     }
 
     /// Asks the peer by a path that is not in use; nothing moves. The outcome is [`SaEvent::PathWorks`] or

@@ -46,8 +46,15 @@ impl IkeSa {
     /// Sends the next request if none is under way.
     pub(in crate::exchange) fn start_next(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
         while self.in_flight.is_none() && !self.closed {
+            if self.is_leaving() {
+                self.tasks.retain(|task| matches!(task, Task::DeleteIke));
+            }
             self.queue_mobike();
             let Some(mut task) = self.tasks.pop_front() else { return };
+            if self.lacks_message_ids() && !matches!(task, Task::DeleteIke) {
+                self.expire(now, rng);
+                continue;
+            }
             let mut path = self.path;
             let patience =
                 if self.is_patient() { RetransmitPolicy::PATIENT } else { RetransmitPolicy::ESTABLISHED };
@@ -100,7 +107,10 @@ impl IkeSa {
                 continue;
             };
             self.transmits.extend(datagrams.iter().cloned().map(|message| Transmit { path, message }));
-            let outstanding = Outstanding::new(now, self.next_request, datagrams, policy);
+            let mut outstanding = Outstanding::new(now, self.next_request, datagrams, policy);
+            if matches!(task, Task::DeleteIke) {
+                self.bound_farewell(now, &mut outstanding);
+            }
             self.next_request = self.next_request.saturating_add(1);
             self.in_flight = Some(InFlight { outstanding, task, path, rerouted: false });
         }
@@ -117,7 +127,12 @@ impl IkeSa {
         let Some(InFlight { task, path: last, rerouted, .. }) = self.in_flight.take() else { return Ok(()) };
         let travelled = Travelled { path: last, rerouted, answer: path };
         let outcome = match opened.payloads() {
-            Ok(payloads) => self.finish_task(now, task, travelled, header.exchange, &payloads, rng),
+            Ok(payloads) => {
+                if header.exchange == ExchangeType::Informational {
+                    self.take_token(&payloads);
+                }
+                self.finish_task(now, task, travelled, header.exchange, &payloads, rng)
+            }
             Err(wire) => Err(wire.into()),
         };
         // An authenticated answer that cannot be read leaves the two ends with different ideas of what exists.

@@ -11,7 +11,8 @@ use crate::wire::{
 /// What the client sent, opened with the gateway's keys.
 fn read(pair: &mut Pair, datagram: &[u8]) -> (Header, Vec<Payload>) {
     let parsed = Message::parse(datagram).unwrap();
-    let opened = pair.forger.open(datagram, &parsed.header, &parsed.encrypted.unwrap()).unwrap().unwrap();
+    let opened =
+        pair.forger.open(pair.now, datagram, &parsed.header, &parsed.encrypted.unwrap()).unwrap().unwrap();
     (parsed.header, opened.payloads().unwrap())
 }
 

@@ -129,3 +129,54 @@ fn every_message_and_every_fragment_has_an_iv_of_its_own() {
         assert_eq!(ivs.len(), all, "{suite:?}");
     }
 }
+
+#[test]
+fn pieces_of_a_request_that_never_becomes_whole_are_forgotten() {
+    let mut pair = Pair::new();
+    let pieces = fragments(&mut pair, 3000);
+    pair.deliver(Role::Initiator, &pieces[0]).unwrap();
+    pair.deliver(Role::Initiator, &pieces[1]).unwrap();
+    pair.now = pair.client.poll_timeout().unwrap();
+    pair.client.handle_timeout(pair.now, &mut pair.rng);
+    assert!(pair.client.poll_timeout().is_none_or(|next| next > pair.now));
+    pair.deliver(Role::Initiator, &pieces[2]).unwrap();
+    assert!(
+        pair.sent_by(Role::Initiator)
+            .iter()
+            .all(|sent| { !Message::parse(sent).unwrap().header.flags.response })
+    );
+    assert!(!pair.client.is_closed(), "it is no failure of the IKE_SA");
+    pair.deliver(Role::Initiator, &pieces[0]).unwrap();
+    pair.deliver(Role::Initiator, &pieces[1]).unwrap();
+    let answered = pair.sent_by(Role::Initiator);
+    assert!(answered.iter().any(|sent| Message::parse(sent).unwrap().header.flags.response));
+}
+
+#[test]
+fn a_peer_that_sends_more_pieces_than_a_message_can_have_loses_the_ike_sa() {
+    let mut pair = Pair::new();
+    let pieces = fragments(&mut pair, 60_000);
+    let total = pieces.len();
+    assert!(total < 60, "what can be sent can be received: {total}");
+    for piece in &pieces {
+        pair.deliver(Role::Initiator, piece).unwrap();
+    }
+    assert_eq!(pair.sent_by(Role::Initiator).len(), 1);
+    let header = Header {
+        spi_i: SPIS.initiator,
+        spi_r: SPIS.responder,
+        next_payload: 0,
+        exchange: ExchangeType::Informational,
+        flags: Flags { initiator: false, response: false, version: false },
+        message_id: MESSAGE_ID + 1,
+    };
+    let many = vec![Payload::Notify(Notify::new(NotifyType::Other(50_000), vec![9; 60_000])); 4];
+    let pieces = pair.forger.seal(header, &many, true, path(Role::Responder), &mut pair.rng).unwrap();
+    let error = PeerMisbehaved::FragmentsTooMany { total: u16::try_from(pieces.len()).unwrap() };
+    assert_eq!(pair.deliver(Role::Initiator, &pieces[0]), Err(error));
+    let sent = pair.sent_by(Role::Initiator);
+    let parsed = Message::parse(&sent[0]).unwrap();
+    let opened = pair.forger.open(pair.now, &sent[0], &parsed.header, &parsed.encrypted.unwrap());
+    let payloads = opened.unwrap().unwrap().payloads().unwrap();
+    assert_eq!(payloads, [Payload::Delete(crate::wire::Delete::ike())]);
+}

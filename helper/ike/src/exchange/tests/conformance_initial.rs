@@ -127,7 +127,8 @@ impl Start {
 impl Agreed {
     fn open(&mut self, datagram: &[u8]) -> (Header, Vec<Payload>) {
         let parsed = Message::parse(datagram).unwrap();
-        let opened = self.protection.open(datagram, &parsed.header, &parsed.encrypted.unwrap());
+        let opened =
+            self.protection.open(Instant::ZERO, datagram, &parsed.header, &parsed.encrypted.unwrap());
         (parsed.header, opened.unwrap().unwrap().payloads().unwrap())
     }
 

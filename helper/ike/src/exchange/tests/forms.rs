@@ -83,7 +83,10 @@ impl Gateway {
         let parsed = Message::parse(datagram).unwrap();
         let at = self.half_open.iter().position(|half| half.spi == parsed.header.spi_r)?;
         let mut half = self.half_open.remove(at);
-        let opened = half.protection.open(datagram, &parsed.header, &parsed.encrypted.unwrap()).ok()??;
+        let opened = half
+            .protection
+            .open(attempt.now, datagram, &parsed.header, &parsed.encrypted.unwrap())
+            .ok()??;
         let payloads = opened.payloads().unwrap();
         let body = Identification::fqdn("client.example").body();
         let octets = auth_octets(Prf::HmacSha2_256, &half.request, &[5; 32], &half.keys.sk_pi, &body);

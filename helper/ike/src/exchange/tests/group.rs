@@ -34,7 +34,7 @@ fn told(pair: &mut Pair, payloads: &[Payload]) -> (Result<(), PeerMisbehaved>, V
     let answer = pair.sent_by(Role::Initiator).remove(0);
     let parsed = Message::parse(&answer).unwrap();
     let encrypted = parsed.encrypted.clone().unwrap();
-    let opened = pair.forger.open(&answer, &parsed.header, &encrypted).unwrap().unwrap();
+    let opened = pair.forger.open(pair.now, &answer, &parsed.header, &encrypted).unwrap().unwrap();
     (outcome, opened.payloads().unwrap())
 }
 

@@ -104,7 +104,8 @@ fn opened(sent: &[u8], by: Role) -> (Header, Vec<Raw>) {
     let reader = if by == Role::Initiator { Role::Responder } else { Role::Initiator };
     let mut protection = Protection::new(IkeCipher::Aes256Gcm16, &keys(), reader).unwrap();
     let parsed = Message::parse(sent).unwrap();
-    let content = protection.open(sent, &parsed.header, &parsed.encrypted.unwrap()).unwrap().unwrap();
+    let content =
+        protection.open(Instant::ZERO, sent, &parsed.header, &parsed.encrypted.unwrap()).unwrap().unwrap();
     let (first, octets) = content.octets();
     (parsed.header, split(first, octets))
 }

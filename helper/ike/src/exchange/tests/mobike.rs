@@ -110,7 +110,8 @@ impl Road {
 
     fn read(&mut self, message: &[u8]) -> Vec<Payload> {
         let parsed = Message::parse(message).unwrap();
-        let opened = self.reader.open(message, &parsed.header, &parsed.encrypted.unwrap()).unwrap();
+        let opened =
+            self.reader.open(self.pair.now, message, &parsed.header, &parsed.encrypted.unwrap()).unwrap();
         opened.unwrap().payloads().unwrap()
     }
 
@@ -128,7 +129,13 @@ impl Road {
 fn opened_by_gateway(road: &mut Road, message: &[u8]) -> Vec<Payload> {
     let parsed = Message::parse(message).unwrap();
     let encrypted = parsed.encrypted.unwrap();
-    road.pair.forger.open(message, &parsed.header, &encrypted).unwrap().unwrap().payloads().unwrap()
+    road.pair
+        .forger
+        .open(road.pair.now, message, &parsed.header, &encrypted)
+        .unwrap()
+        .unwrap()
+        .payloads()
+        .unwrap()
 }
 
 fn moved(events: &[SaEvent]) -> Option<Path> {

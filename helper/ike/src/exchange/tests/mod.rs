@@ -1,5 +1,6 @@
 //! The exchanges, message by message: two ends of one IKE_SA in memory, made from the same keys, and an initiator alone.
 
+mod closing;
 mod conformance_established;
 mod conformance_fragments;
 mod conformance_initial;
@@ -95,33 +96,34 @@ fn policy(role: Role, esp: &str) -> ChildPolicy {
 }
 
 fn one_end(now: Instant, role: Role, esp: &str) -> IkeSa {
-    IkeSa::new(
-        now,
-        SaParams {
-            role,
-            spis: SPIS,
-            path: path(role),
-            suite: ChosenIke { encr: 20, key_bits: Some(256), integ: None, prf: 5, group: 31 },
-            prf: Prf::HmacSha2_256,
-            sk_d: keys().sk_d,
-            protection: Protection::new(IkeCipher::Aes256Gcm16, &keys(), role).unwrap(),
-            next_request: if role == Role::Initiator { 2 } else { 0 },
-            window: ResponseWindow::starting_at(if role == Role::Initiator { 0 } else { 2 }),
-            features: Features { fragmentation: true, mobike: true, keep_old: None, multi_point: false },
-            peer_id: Identification::fqdn("peer.example"),
-            nat: NatSituation::default(),
-            ike_proposals: vec!["aes256gcm16-prfsha256-x25519".parse::<IkeProposal>().unwrap()],
-            lifetimes: Lifetimes::default(),
-            policy: policy(role, esp),
-            child: Some(first_child(role)),
-            dpd: (role == Role::Initiator).then_some(DPD),
-            mobility: match role {
-                Role::Initiator => Mobility::of_initiator(None, &[]),
-                Role::Responder => Mobility::of_responder(MovePolicy::default(), Vec::new(), Vec::new()),
-            },
-            keep_old: Some(50213),
+    IkeSa::new(now, params(role, esp))
+}
+
+fn params(role: Role, esp: &str) -> SaParams {
+    SaParams {
+        role,
+        spis: SPIS,
+        path: path(role),
+        suite: ChosenIke { encr: 20, key_bits: Some(256), integ: None, prf: 5, group: 31 },
+        prf: Prf::HmacSha2_256,
+        sk_d: keys().sk_d,
+        protection: Protection::new(IkeCipher::Aes256Gcm16, &keys(), role).unwrap(),
+        next_request: if role == Role::Initiator { 2 } else { 0 },
+        window: ResponseWindow::starting_at(if role == Role::Initiator { 0 } else { 2 }),
+        features: Features { fragmentation: true, mobike: true, keep_old: None, multi_point: false },
+        peer_id: Identification::fqdn("peer.example"),
+        nat: NatSituation::default(),
+        ike_proposals: vec!["aes256gcm16-prfsha256-x25519".parse::<IkeProposal>().unwrap()],
+        lifetimes: Lifetimes::default(),
+        policy: policy(role, esp),
+        child: Some(first_child(role)),
+        dpd: (role == Role::Initiator).then_some(DPD),
+        mobility: match role {
+            Role::Initiator => Mobility::of_initiator(None, &[]),
+            Role::Responder => Mobility::of_responder(MovePolicy::default(), Vec::new(), Vec::new()),
         },
-    )
+        keep_old: Some(50213),
+    }
 }
 
 impl Pair {
