@@ -82,7 +82,7 @@ pub struct Status {
     pub paths: Vec<PathStatus>,
     /// What was negotiated.
     pub features: Features,
-    /// Why the connection failed, or why it is being brought back.
+    /// Why the connection failed, why it is being brought back, or what is wrong with it while it stands.
     pub error: Option<ErrorInfo>,
     /// Traffic of the whole connection, over all rekeys and reconnects.
     pub totals: Totals,

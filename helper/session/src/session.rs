@@ -117,7 +117,7 @@ pub struct Snapshot {
     pub alone: Option<Alone>,
     /// The group, when the profile asks for multi-point SA.
     pub group: Option<GroupInfo>,
-    /// Why it failed, or why it is reconnecting.
+    /// Why it failed, why it is reconnecting, or what is wrong with it while it stands.
     pub error: Option<Explanation>,
 }
 
@@ -138,6 +138,8 @@ pub struct Session {
     clean: bool,
     inner: Option<InnerSettings>,
     error: Option<Explanation>,
+    /// What is wrong with a connection that stands.
+    warning: Option<Explanation>,
     wall_clock: UnixTime,
     /// IKE_SAs that others took the place of.
     fading: Fading,
@@ -170,6 +172,7 @@ impl Session {
             clean: false,
             inner: None,
             error: None,
+            warning: None,
             wall_clock: UnixTime(0),
             fading: Fading::default(),
             group: Group::default(),
@@ -396,7 +399,8 @@ impl Session {
             }),
             _ => None,
         };
-        let error = self.roaming.down.clone().or_else(|| self.error.clone());
+        let warning = self.warning.as_ref().filter(|_| ike.is_some());
+        let error = self.roaming.down.as_ref().or(self.error.as_ref()).or(warning).cloned();
         let (paths, alone) = (self.path_snapshots(), self.alone());
         let group = self.config.initiator.multi_point_sa.map(|_| self.group.info());
         Snapshot { phase: self.phase(), ike, inner: self.inner.clone(), paths, alone, group, error }

@@ -59,6 +59,8 @@ pub struct Gateway {
     group: Option<Group>,
     cookies: CookieJar,
     limit: RateLimit,
+    /// For ESP that nobody knows, of which there may be much more.
+    esp_limit: RateLimit,
     transmits: VecDeque<Transmit>,
     events: VecDeque<GatewayEvent>,
 }
@@ -83,6 +85,7 @@ impl Gateway {
             group: None,
             cookies: CookieJar::default(),
             limit: RateLimit::default(),
+            esp_limit: RateLimit::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -286,6 +289,13 @@ impl Gateway {
         if let Some((id, up)) = self.owner_of(spi_in) {
             up.sa.follow_peer(path);
             self.drain(now, id);
+        }
+    }
+
+    /// ESP with an SPI that no CHILD_SA has came by this path: its sender is told, so that it asks whether we forgot it.
+    pub fn unknown_esp(&mut self, now: Instant, spi: u32, path: Path) {
+        if self.esp_limit.allow(now) {
+            self.transmits.push_back(Transmit { path, message: stray::invalid_spi(spi) });
         }
     }
 

@@ -3,13 +3,13 @@
 
 use ropewalk_ike::exchange::IkeSpis;
 use ropewalk_ike::exchange::crash::TokenMaker;
-use ropewalk_ike::wire::{Flags, Header, Notify, NotifyType, Payload, emit_message};
+use ropewalk_ike::wire::{ExchangeType, Flags, Header, Notify, NotifyType, Payload, emit_message};
 
 /// The answer to a request for an IKE_SA that does not exist, as after a restart (RFC 7296 section 2.21.4). A response
-/// gets none. With the token that was given out before, it proves that the IKE_SA is gone (RFC 6290).
+/// gets none, and INVALID_SPI without SPIs neither. With the token that was given out before, it proves that the IKE_SA is gone (RFC 6290).
 #[must_use]
 pub fn unknown_spi(header: Header, tokens: Option<&TokenMaker>) -> Option<Vec<u8>> {
-    if header.flags.response {
+    if header.flags.response || header.spi_i == 0 {
         return None;
     }
     let flags = Flags { initiator: !header.flags.initiator, response: true, version: false };
@@ -17,6 +17,17 @@ pub fn unknown_spi(header: Header, tokens: Option<&TokenMaker>) -> Option<Vec<u8
     let spis = IkeSpis { initiator: header.spi_i, responder: header.spi_r };
     payloads.extend(tokens.map(|tokens| Payload::Notify(tokens.notify(spis))));
     Some(emit_message(&Header { flags, ..header }, &payloads))
+}
+
+/// What is said to whoever sends ESP with an SPI of ours that no CHILD_SA has, as after a restart (RFC 7296 section 1.5).
+/// There are no IKE SPIs that would mean anything to the receiver.
+#[must_use]
+pub fn invalid_spi(spi: u32) -> Vec<u8> {
+    let flags = Flags { initiator: true, response: false, version: false };
+    let exchange = ExchangeType::Informational;
+    let header = Header { spi_i: 0, spi_r: 0, next_payload: 0, exchange, flags, message_id: 0 };
+    let notify = Notify::new(NotifyType::InvalidSpi, spi.to_be_bytes().to_vec());
+    emit_message(&header, &[Payload::Notify(notify)])
 }
 
 /// The answer to a request of a higher major version (RFC 7296 section 2.5), of which only the header's fixed fields can
@@ -45,7 +56,7 @@ pub fn other_version(datagram: &[u8], major: u8) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use ropewalk_ike::wire::{ExchangeType, Message, find_notify};
+    use ropewalk_ike::wire::{Message, find_notify};
 
     use super::*;
 
@@ -68,6 +79,16 @@ mod tests {
         assert!(answer.header.flags.response && !answer.header.flags.initiator);
         let flags = Flags { response: true, ..request().flags };
         assert_eq!(unknown_spi(Header { flags, ..request() }, None), None);
+        assert_eq!(unknown_spi(Message::parse(&invalid_spi(1)).unwrap().header, None), None);
+    }
+
+    #[test]
+    fn an_unknown_esp_spi_is_named_in_a_request_without_spis() {
+        let said = Message::parse(&invalid_spi(0x0102_0304)).unwrap();
+        let notify = find_notify(&said.payloads, NotifyType::InvalidSpi).unwrap();
+        assert_eq!(notify.data, [1, 2, 3, 4]);
+        assert_eq!((said.header.spi_i, said.header.spi_r), (0, 0));
+        assert!(said.header.flags.initiator && !said.header.flags.response);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use ropewalk_gateway::User;
 use ropewalk_ike::exchange::lifetime::Lifetimes;
 use ropewalk_ike::proposal::parse_esp_list;
 use ropewalk_session::{Cause, Phase};
+use ropewalk_sim::setup::ike;
 use ropewalk_sim::{Auth, Faults, Setup, World};
 
 const SOON: Duration = Duration::from_secs(2);
@@ -91,6 +92,31 @@ fn a_gateway_that_gives_no_further_sas_is_logged_in_to_anew_and_the_old_ike_sa_d
         world.run_for(MINUTE);
         assert_eq!((world.client.children.len(), world.gateway_children.len()), (1, 1));
         assert_eq!((world.client.session.ike_sas(), world.gateway.as_ref().unwrap().clients().len()), (1, 1));
+    }
+}
+
+#[test]
+fn a_pfs_mismatch_is_told_with_the_line_to_change_while_the_connection_stands() {
+    let with = "aes256gcm16-x25519";
+    let cases = [(with, "aes256gcm16-ecp256", "aes256gcm16"), ("aes256gcm16", with, with)];
+    for (ours, theirs, wanted) in cases {
+        let mut setup = Setup::new(Auth::Psk);
+        setup.client.initiator.lifetimes = Lifetimes { child: Some(HOUR), ..Lifetimes::default() };
+        setup.client.initiator.ike_proposals = vec![ike("aes256gcm16-prfsha384-x25519")];
+        setup.client.initiator.esp_proposals = parse_esp_list(&[ours]).unwrap();
+        setup.gateway.esp_proposals = parse_esp_list(&[theirs]).unwrap();
+        let mut world = connected(setup, 44);
+        assert_eq!(world.client.session.snapshot().error, None, "nobody can know yet");
+        stays_usable(&mut world, HOUR);
+        let told = world.client.session.snapshot().error.expect("it is told");
+        assert_eq!(told.cause, Cause::NoProposal, "{told:?}");
+        assert!(told.message.contains("refuses to renew") && told.message.contains(ours), "{told:?}");
+        assert!(told.hint.contains(&format!("esp = [\"{wanted}\"]")), "{told:?}");
+        assert_eq!(world.client.phase(), Phase::Connected);
+        // Not for ever: whoever mends the gateway need not do more.
+        world.gateway.as_mut().unwrap().settings_mut().esp_proposals = parse_esp_list(&[ours]).unwrap();
+        stays_usable(&mut world, 3 * HOUR);
+        assert_eq!(world.client.session.snapshot().error, None);
     }
 }
 

@@ -244,10 +244,11 @@ fn a_hint_in_the_clear_speeds_up_the_check_and_ends_nothing() {
     assert!((2..=8).contains(&sent), "one check and its answer, not {sent} datagrams");
     assert_eq!((world.client.phase(), entries(&world)), (Phase::Connected, 1));
     // When it is true, the connection is back long before the next check would have been due.
-    let spi_out = world.client.children[0].spi_out.to_be_bytes().to_vec();
+    let spi_out = world.client.children[0].spi_out;
     world.restart_gateway();
     world.run_for(Duration::from_secs(6));
-    world.forge_to_client(4500, local, hint(Notify::new(NotifyType::InvalidSpi, spi_out)));
+    // Such a message has no SPIs of an IKE_SA to name (RFC 7296 section 1.5).
+    world.forge_to_client(4500, local, ropewalk_gateway::stray::invalid_spi(spi_out));
     assert!(world.run_until(Duration::from_secs(18), |world| entries(world) == 2));
 }
 

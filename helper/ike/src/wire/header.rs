@@ -77,7 +77,7 @@ pub struct Flags {
 /// The IKE header, without its length field: that is checked when parsed and computed when emitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// The initiator's SPI; never zero.
+    /// The initiator's SPI; zero in INVALID_SPI outside an IKE_SA only (RFC 7296 section 1.5).
     pub spi_i: u64,
     /// The responder's SPI; zero in the first message of an IKE_SA_INIT exchange.
     pub spi_r: u64,
@@ -113,7 +113,12 @@ impl Header {
         if u32::try_from(datagram.len()) != Ok(stated) {
             return Err(WireError::LengthMismatch { stated, actual: datagram.len() });
         }
-        if spi_i == 0 {
+        // INVALID_SPI outside an IKE_SA is the one message that has no SPIs to name (section 1.5).
+        let outside = exchange == ExchangeType::Informational
+            && spi_r == 0
+            && bits & FLAG_RESPONSE == 0
+            && message_id == 0;
+        if spi_i == 0 && !outside {
             return Err(WireError::InitiatorSpiZero);
         }
         let flags = Flags {

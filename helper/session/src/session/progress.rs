@@ -67,7 +67,7 @@ impl Session {
         self.was_up = true;
         self.clean = false;
         self.refusals = 0;
-        self.error = None;
+        (self.error, self.warning) = (None, None);
         self.backoff.reset();
         self.forget_roaming();
         self.state = State::Connected(Box::new(sa));
@@ -115,7 +115,10 @@ impl Session {
         let (mut successors, mut moves, mut groups) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(event) = sa.poll_event() {
             match event {
-                SaEvent::ChildUp { child, replaces: _ } => {
+                SaEvent::ChildUp { child, replaces } => {
+                    if replaces.is_some() {
+                        self.warning = None;
+                    }
                     self.commands.push_back(Command::InstallChild(child));
                 }
                 SaEvent::ChildCarries { spi_in } => {

@@ -5,10 +5,12 @@
 //! end: the first CHILD_SA of an IKE_SA has no key exchange of its own.
 
 use rand_core::CryptoRng;
+use ropewalk_ike::proposal::{ChosenEsp, group_name};
 use ropewalk_ike::time::Instant;
 use ropewalk_ike::wire::NotifyType;
 
 use super::{Session, State};
+use crate::explain::{Cause, Explanation};
 use crate::uplink::Traffic;
 
 impl Session {
@@ -42,26 +44,68 @@ impl Session {
         self.fading.len() + usize::from(matches!(self.state, State::Connected(_) | State::Closing(_)))
     }
 
+    /// The gateway refuses to renew the CHILD_SA. Mostly one end wants a key exchange for it and the other does not, which
+    /// shows here first: the first CHILD_SA has no key exchange of its own (RFC 7296 section 1.2). It is told as long as the
+    /// connection stands.
     pub(super) fn rekey_refused(&mut self, now: Instant, notify: NotifyType) {
-        let esp = &self.config.initiator.esp_proposals;
-        let with_group = esp.iter().any(|proposal| !proposal.groups().is_empty());
-        let hint = match notify {
-            NotifyType::NoProposalChosen | NotifyType::InvalidKePayload if with_group => {
-                "the gateway accepts no key exchange method of the profile's `crypto.esp`: leave it out \
-                 (aes256gcm16 instead of aes256gcm16-x25519), or name the gateway's"
-            }
-            NotifyType::NoProposalChosen | NotifyType::InvalidKePayload => {
-                "the gateway may want a key exchange method in the profile's `crypto.esp`, as in \
-                 aes256gcm16-x25519"
-            }
-            _ => "see the gateway's log",
-        };
-        tracing::warn!(%notify, hint, "the gateway refuses to renew the CHILD_SA; logging in anew instead");
+        let explanation = self.explain_refusal(notify);
+        tracing::warn!(
+            %notify,
+            hint = explanation.hint,
+            "the gateway refuses to renew the CHILD_SA; logging in anew instead"
+        );
+        // A gateway that makes one CHILD_SA and no more is as it should be (RFC 7296 section 4).
+        self.warning = Some(explanation).filter(|_| notify != NotifyType::NoAdditionalSas);
         self.hasten_reauth(now);
     }
 
     pub(super) fn ike_rekey_refused(&mut self, now: Instant, notify: NotifyType) {
         tracing::warn!(%notify, "the gateway refuses to renew the IKE_SA; logging in anew instead");
         self.hasten_reauth(now);
+    }
+
+    fn explain_refusal(&self, notify: NotifyType) -> Explanation {
+        let instead = "Ropewalk logs in anew each time instead.";
+        if !matches!(notify, NotifyType::NoProposalChosen | NotifyType::InvalidKePayload) {
+            return Explanation::new(
+                Cause::Failed,
+                format!("The gateway refuses to renew the tunnel's keys ({notify}). {instead}"),
+                "Ask the administrator to look into the gateway's log.",
+            );
+        }
+        let (suite, group) = match &self.state {
+            State::Connected(sa) => {
+                let carrying = sa.children().first();
+                let suite =
+                    carrying.map(|child| ChosenEsp { group: None, esn: false, ..child.suite }.syntax());
+                (suite, group_name(sa.suite().group).to_lowercase().replace('-', ""))
+            }
+            State::Idle
+            | State::AskingCredential
+            | State::Racing(_)
+            | State::Waiting { .. }
+            | State::Offline
+            | State::Closing(_)
+            | State::Failed => (None, "x25519".to_owned()),
+        };
+        let suite = suite.unwrap_or_else(|| "aes256gcm16".to_owned());
+        let esp = &self.config.initiator.esp_proposals;
+        let offered: Vec<String> = esp.iter().map(ToString::to_string).collect();
+        let message = format!(
+            "The gateway refuses to renew the tunnel's keys with what the profile proposes ({}). {instead}",
+            offered.join(", ")
+        );
+        let hint = if esp.iter().any(|proposal| !proposal.groups().is_empty()) {
+            format!(
+                "The gateway may want no key exchange there (PFS), or another one: set esp = [\"{suite}\"] under [crypto] in \
+                 the profile, or ask the administrator which."
+            )
+        } else {
+            format!(
+                "The gateway may want a key exchange there (PFS): set esp = [\"{suite}-{group}\"] under [crypto] in the \
+                 profile, or ask the administrator which."
+            )
+        };
+        Explanation::new(Cause::NoProposal, message, hint)
     }
 }

@@ -159,8 +159,11 @@ impl Program {
                 tracing::info!(spi = format_args!("{spi:08x}"), remaining, "sequence numbers run low");
                 self.gateway.sequence_low(now, spi, &mut self.rng);
             }
-            Event::UnknownSpi { spi, remote, .. } => {
+            Event::UnknownSpi { spi, socket, remote } => {
                 tracing::debug!(spi = format_args!("{spi:08x}"), %remote, "ESP for no CHILD_SA");
+                if let Some(path) = self.plane.way_back(socket, remote) {
+                    self.gateway.unknown_esp(now, spi, path);
+                }
             }
             Event::NoEgress { destination } => tracing::debug!(%destination, "no client has this address"),
             other => tracing::debug!(event = ?other, "pump"),

@@ -108,6 +108,13 @@ impl Plane {
         Some(Path { link: u32::try_from(link).ok()?, local, remote })
     }
 
+    /// The way to whoever sent something by this socket that is none of a client's.
+    #[must_use]
+    pub fn way_back(&self, socket: SocketId, remote: SocketAddr) -> Option<Path> {
+        let bound = self.sockets.iter().find(|bound| bound.id == socket)?;
+        self.path(socket, bound.local, remote)
+    }
+
     /// Sends an IKE message.
     pub fn send_ike(&self, transmit: &Transmit) {
         let Some(socket) = self.socket(transmit.path) else { return };

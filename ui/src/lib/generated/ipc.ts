@@ -52,7 +52,7 @@ paths: Array<PathStatus>,
  */
 features: Features, 
 /**
- * Why the connection failed, or why it is being brought back.
+ * Why the connection failed, why it is being brought back, or what is wrong with it while it stands.
  */
 error: ErrorInfo | null, 
 /**

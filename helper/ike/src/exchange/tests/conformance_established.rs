@@ -165,11 +165,12 @@ fn an_answer_that_cannot_be_read_is_not_answered() {
 #[test]
 fn a_notify_in_the_clear_gets_no_answer_and_changes_nothing() {
     for ty in [NotifyType::InvalidSpi, NotifyType::InvalidIkeSpi, NotifyType::InvalidMessageId] {
-        for response in [true, false] {
+        for (spis, response) in [(SPIS, true), (SPIS, false), (IkeSpis { initiator: 0, responder: 0 }, false)]
+        {
             let mut pair = Pair::new();
             let header = Header {
-                spi_i: SPIS.initiator,
-                spi_r: SPIS.responder,
+                spi_i: spis.initiator,
+                spi_r: spis.responder,
                 next_payload: 0,
                 exchange: ExchangeType::Informational,
                 flags: Flags { initiator: false, response, version: false },

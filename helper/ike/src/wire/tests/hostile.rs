@@ -120,6 +120,28 @@ fn the_initiator_spi_must_not_be_zero() {
 }
 
 #[test]
+fn a_request_outside_an_ike_sa_may_have_no_spis_and_nothing_else_may() {
+    let header = |exchange, spi_r, response| Header {
+        spi_i: 0,
+        spi_r,
+        next_payload: 0,
+        exchange,
+        flags: Flags { initiator: true, response, version: false },
+        message_id: 0,
+    };
+    let parsed = |header: Header| Message::parse(&emit_message(&header, &[])).map(|_| ());
+    assert_eq!(parsed(header(ExchangeType::Informational, 0, false)), Ok(()));
+    for other in [
+        header(ExchangeType::Informational, 7, false),
+        header(ExchangeType::Informational, 0, true),
+        header(ExchangeType::IkeSaInit, 0, false),
+        Header { message_id: 1, ..header(ExchangeType::Informational, 0, false) },
+    ] {
+        assert_eq!(parsed(other), Err(WireError::InitiatorSpiZero), "{other:?}");
+    }
+}
+
+#[test]
 fn an_unknown_payload_is_kept_unless_critical() {
     let parsed = Message::parse(&datagram(200, &[0, 0x7F, 0, 5, 9])).unwrap();
     let unknown = UnknownPayload { payload_type: 200, critical: false, body: vec![9] };
