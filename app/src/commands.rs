@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ropewalk_ipc::{CredentialField, Credentials, Secret};
+use ropewalk_ipc::{CredentialField, Credentials, Policy, Secret};
 use serde::Deserialize;
 use tauri::State;
 
@@ -50,6 +50,13 @@ pub async fn connect(program: Program<'_>, name: String) -> Result<(), ()> {
 #[tauri::command]
 pub async fn disconnect(program: Program<'_>) -> Result<(), ()> {
     deeds::disconnect(Arc::clone(&program)).await;
+    Ok(())
+}
+
+/// Uses several paths in another way.
+#[tauri::command]
+pub async fn set_policy(program: Program<'_>, policy: Policy) -> Result<(), ()> {
+    deeds::set_policy(Arc::clone(&program), policy).await;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ropewalk_ipc::{CredentialField, CredentialReason, Credentials, ErrorInfo, Request, Secret};
+use ropewalk_ipc::{CredentialField, CredentialReason, Credentials, ErrorInfo, Policy, Request, Secret};
 use tauri_plugin_dialog::DialogExt as _;
 
 use crate::shared::Shared;
@@ -104,6 +104,13 @@ pub async fn forget(shared: Arc<Shared>, name: String) {
             );
             shared.change(|model| model.set_notice(Some(notice)));
         }
+    }
+}
+
+/// Uses several paths in another way.
+pub async fn set_policy(shared: Arc<Shared>, policy: Policy) {
+    if let Err(error) = shared.request(Request::SetPolicy { policy }).await {
+        shared.change(|model| model.set_notice(Some(error)));
     }
 }
 

@@ -63,6 +63,7 @@ pub fn run() -> anyhow::Result<()> {
             commands::select,
             commands::connect,
             commands::disconnect,
+            commands::set_policy,
             commands::remove,
             commands::forget,
             commands::import_pick,

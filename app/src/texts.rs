@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-const ENGLISH: [(&str, &str); 14] = [
+const ENGLISH: [(&str, &str); 15] = [
     ("app.name", "Ropewalk"),
     ("state.disconnected", "Not connected"),
     ("state.connecting", "Connecting"),
@@ -12,6 +12,7 @@ const ENGLISH: [(&str, &str); 14] = [
     ("state.disconnecting", "Disconnecting"),
     ("state.blocked", "Blocked"),
     ("state.failed", "Failed"),
+    ("tray.paths", "{count} paths"),
     ("tray.absent", "Service not running"),
     ("action.connect", "Connect"),
     ("action.cancel", "Cancel"),

@@ -6,7 +6,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ropewalk_ipc::State;
+use ropewalk_ipc::{PathState, PathStatus, State};
 use tauri::image::Image;
 use tauri::menu::{CheckMenuItem, Menu, MenuEvent, MenuItem, PredefinedMenuItem};
 use tauri::tray::{MouseButton, MouseButtonState, TrayIcon, TrayIconBuilder, TrayIconEvent};
@@ -139,7 +139,7 @@ fn tray_view(view: &AppView, texts: &Texts) -> TrayView {
         icon: if running { icon_of(state) } else { Icon::Failed },
         title: format!("{}: {words}", texts.get("app.name")),
         line: match &name {
-            Some(name) if running => format!("{words}: {name}"),
+            Some(name) if running => format!("{words}: {name}{}", paths_line(view, texts)),
             Some(_) | None => words.to_owned(),
         },
         profiles: view
@@ -155,6 +155,16 @@ fn tray_view(view: &AppView, texts: &Texts) -> TrayView {
         open: texts.get("tray.open").to_owned(),
         quit: texts.get("tray.quit").to_owned(),
     }
+}
+
+/// How many paths work, when the connection has several.
+fn paths_line(view: &AppView, texts: &Texts) -> String {
+    let works = |path: &&PathStatus| matches!(path.state, PathState::Active | PathState::Standby);
+    let count = view.status.paths.iter().filter(works).count();
+    if view.status.state != State::Connected || view.status.paths.len() < 2 {
+        return String::new();
+    }
+    format!(", {}", texts.get("tray.paths").replace("{count}", &count.to_string()))
 }
 
 fn fill(app: &AppHandle, parts: &mut Parts, wanted: &TrayView) -> tauri::Result<()> {
@@ -327,6 +337,25 @@ mod tests {
         assert_eq!(shown.title, "Ropewalk: Connected");
         assert_eq!(shown.line, "Connected: Lab");
         assert_eq!(shown.deed, ("Disconnect".to_owned(), true));
+    }
+
+    #[test]
+    fn the_tray_says_how_many_of_several_paths_work() {
+        let mut model = Model::default();
+        model.online();
+        let path = |state| PathStatus { state, ..PathStatus::default() };
+        let mut connected = Status {
+            state: State::Connected,
+            profile: Some("Lab".to_owned()),
+            owned: true,
+            paths: vec![path(PathState::Active), path(PathState::Standby), path(PathState::Failed)],
+            ..Status::default()
+        };
+        model.set_status(connected.clone());
+        assert_eq!(tray_view(&model.view(), &Texts::default()).line, "Connected: Lab, 2 paths");
+        connected.paths.truncate(1);
+        model.set_status(connected);
+        assert_eq!(tray_view(&model.view(), &Texts::default()).line, "Connected: Lab");
     }
 
     #[test]

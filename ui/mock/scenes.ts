@@ -37,6 +37,8 @@ const up: Partial<Status> = {
 
 const path = (name: string, state: "active" | "standby" | "probing" | "failed", rtt: number | null, bytes: number) => ({
   interface: name,
+  kind: name.startsWith("wl") ? ("wifi" as const) : name.startsWith("ww") ? ("mobile" as const) : ("ethernet" as const),
+  metered: name.startsWith("ww"),
   local: "192.0.2.10:40000",
   remote: "203.0.113.7:4500",
   state,
@@ -98,7 +100,7 @@ const scenes: Record<string, () => AppView> = {
       status: status({
         ...up,
         state: "connected",
-        paths: [path("wlan0", "active", 18.4, 48e6), path("eth0", "standby", 9.1, 21e6), path("wwan0", "failed", null, 2e6)],
+        paths: [path("wlan0", "active", 18.4, 48e6), path("eth0", "standby", 9.1, 21e6), { ...path("wwan0", "failed", null, 2e6), loss: 1 }],
       }),
     }),
   reconnecting: () => view({ status: status({ ...up, state: "reconnecting" }) }),

@@ -170,3 +170,13 @@ test("the paths are shown as strands with their state", async () => {
   await open(scene("strands"));
   expect(screen.getAllByTestId("path").map((path) => path.dataset["state"])).toEqual(["active", "standby", "failed"]);
 });
+
+test("several paths are strands with what each is, does and carries, and the policy can be changed", async () => {
+  await open(scene("strands"));
+  const strands = screen.getAllByTestId("path");
+  expect(strands.map((strand) => strand.dataset["state"])).toEqual(["active", "standby", "failed"]);
+  expect(strands[0]?.textContent).toMatch(/wlan0\s+Wi-Fi\s+carries/);
+  expect(strands[2]?.textContent).toMatch(/mobile.*failed.*100 % lost.*metered/s);
+  await fireEvent.change(id("policy"), { target: { value: "redundant" } });
+  expect(asked).toEqual([{ command: "set_policy", payload: { policy: "redundant" } }]);
+});

@@ -129,7 +129,7 @@ pub fn paths(connections: &[ProfilePaths], json: bool) -> Printed {
         for path in &connection.paths {
             let rtt = path.rtt_ms.map(|rtt| format!("{rtt:.1} ms")).unwrap_or_else(|| "-".to_owned());
             lines.push(format!(
-                "  {:12} {:8} {} -> {}  {rtt}  {:.0} % lost  in {}  out {}",
+                "  {:12} {:8} {} -> {}  {rtt}  {:.0} % lost  in {}  out {}{}",
                 path.interface,
                 path.state.as_str(),
                 path.local,
@@ -137,6 +137,7 @@ pub fn paths(connections: &[ProfilePaths], json: bool) -> Printed {
                 path.loss * 100.0,
                 octets(path.bytes_in),
                 octets(path.bytes_out),
+                if path.metered { "  metered" } else { "" },
             ));
         }
     }

@@ -18,6 +18,8 @@ pub struct SaCounters {
     pub failed: u64,
     /// Inbound only: authentic packets whose inner addresses the policy does not allow.
     pub refused: u64,
+    /// Inbound only: packets that another SA had delivered already.
+    pub copies: u64,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +30,7 @@ pub(crate) struct AtomicSaCounters {
     pub(crate) replayed: Counter,
     pub(crate) failed: Counter,
     pub(crate) refused: Counter,
+    pub(crate) copies: Counter,
 }
 
 impl AtomicSaCounters {
@@ -49,6 +52,7 @@ impl AtomicSaCounters {
             replayed: self.replayed.get(),
             failed: self.failed.get(),
             refused: self.refused.get(),
+            copies: self.copies.get(),
         }
     }
 }
@@ -96,7 +100,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Packets sealed and sent.
+    /// Packets sealed and sent, copies included.
     tx_packets,
     /// Octets of inner packets sealed and sent.
     tx_bytes,
@@ -130,6 +134,8 @@ counters! {
     rx_replayed,
     /// Authentic packets whose inner addresses the policy does not allow, or that hold no IP packet.
     rx_refused,
+    /// Packets that another SA had delivered already.
+    rx_copies,
     /// Dummy packets (next header 59).
     rx_dummies,
     /// NAT keepalives.

@@ -4,11 +4,12 @@ use std::net::{SocketAddr, UdpSocket};
 
 use ipnet::IpNet;
 
+use crate::carriage::Carriage;
 use crate::config::{Config, Framing, Keepalive, TunFd};
 use crate::counters::Counters;
 use crate::error::DataPathError;
 use crate::platform::{EventReceiver, Pump};
-use crate::sa::{Egress, InboundHandle, InboundSpec, SocketId};
+use crate::sa::{InboundHandle, InboundSpec, SocketId};
 
 /// A running pump. All methods take `&self` and may be called from any thread, also from an async one: none waits for
 /// the network. Dropping it stops the threads, joins them and closes their TUN descriptor.
@@ -38,7 +39,7 @@ impl DataPath {
     }
 
     /// Removes a socket. It is closed as soon as both threads have let go of it. An egress that names it sends nothing
-    /// any more.
+    /// any more; a carriage goes on with the others that it has.
     ///
     /// # Errors
     /// [`DataPathError::UnknownSocket`].
@@ -79,16 +80,22 @@ impl DataPath {
     ///
     /// # Errors
     /// [`DataPathError::UnknownSocket`].
-    pub fn set_default_egress(&self, egress: Option<Egress>) -> Result<(), DataPathError> {
-        self.pump.set_default_egress(egress)
+    pub fn set_default(&self, carriage: Option<Carriage>) -> Result<(), DataPathError> {
+        self.pump.set_default(carriage)
     }
 
     /// Sets what packets to an inner destination leave by; the longest prefix wins. `None` removes the route.
     ///
     /// # Errors
     /// [`DataPathError::UnknownSocket`].
-    pub fn set_route(&self, destination: IpNet, egress: Option<Egress>) -> Result<(), DataPathError> {
-        self.pump.set_route(destination, egress)
+    pub fn set_route(&self, destination: IpNet, carriage: Option<Carriage>) -> Result<(), DataPathError> {
+        self.pump.set_route(destination, carriage)
+    }
+
+    /// Whether copies that came by two SAs are told apart from packets that were sent twice: of equal packets by different
+    /// SAs within half a second one is delivered. Costs a hash of each small or marked packet.
+    pub fn set_expect_copies(&self, expected: bool) {
+        self.pump.set_expect_copies(expected);
     }
 
     /// Changes the largest inner packet.

@@ -5,7 +5,9 @@
 //! *TUN to UDP*: a super-packet of up to 64 KiB is read from the device (`IFF_VNET_HDR`), cut into segments, each
 //! sealed where it is copied once into the send buffer, and sent with one `UDP_SEGMENT` call. What a packet leaves by is
 //! an [`Egress`], one immutable value behind an atomic pointer: SA, socket and peer never mismatch, and a rekey or a
-//! switch of path never stops traffic. The sequence counter lives in the [`OutboundHandle`], outside the `Egress`.
+//! switch of path never stops traffic. The sequence counter lives in the [`OutboundHandle`], outside the `Egress`. Where
+//! there are several paths a [`Carriage`] holds the egress of each: flows are spread over them by hash, or small packets go
+//! by two of them, and the receiving side tells the copies.
 //!
 //! *UDP to TUN*: one thread polls all sockets (an SPI may move to another socket), receives with `UDP_GRO`, tells IKE,
 //! ESP and keepalives apart, opens ESP in place, checks the inner addresses against [`InboundSpec`], coalesces segments
@@ -20,6 +22,7 @@
 // What only the threads use.
 #![cfg_attr(not(target_os = "linux"), allow(dead_code))]
 
+mod carriage;
 mod config;
 mod counters;
 mod datapath;
@@ -37,6 +40,7 @@ mod platform;
 #[path = "unsupported.rs"]
 mod platform;
 
+pub use carriage::{Carriage, Share};
 pub use config::{Config, Framing, Keepalive, TunFd};
 pub use counters::{Counters, SaCounters};
 pub use datapath::DataPath;

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::carriage::Carriage;
 use crate::config::{Config, Framing, Keepalive, TunFd};
 use crate::counters::Counters;
 use crate::error::DataPathError;
 use crate::event::Event;
-use crate::sa::{Egress, InboundHandle, InboundSpec, SocketId};
+use crate::sa::{InboundHandle, InboundSpec, SocketId};
 
 #[derive(Debug)]
 pub(crate) enum Pump {}
@@ -72,15 +73,19 @@ impl Pump {
         match *self {}
     }
 
-    pub(crate) fn set_default_egress(&self, _egress: Option<Egress>) -> Result<(), DataPathError> {
+    pub(crate) fn set_default(&self, _carriage: Option<Carriage>) -> Result<(), DataPathError> {
         match *self {}
     }
 
     pub(crate) fn set_route(
         &self,
         _destination: IpNet,
-        _egress: Option<Egress>,
+        _carriage: Option<Carriage>,
     ) -> Result<(), DataPathError> {
+        match *self {}
+    }
+
+    pub(crate) fn set_expect_copies(&self, _expected: bool) {
         match *self {}
     }
 

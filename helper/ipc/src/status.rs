@@ -216,12 +216,31 @@ impl PathState {
     }
 }
 
+/// What an interface is, as far as people tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, TS)]
+#[serde(rename_all = "lowercase")]
+pub enum InterfaceKind {
+    /// Wired.
+    Ethernet,
+    /// Wireless LAN.
+    Wifi,
+    /// A mobile modem.
+    Mobile,
+    /// Anything else that leads outside: a bridge, another VPN.
+    #[default]
+    Other,
+}
+
 /// One way to the gateway.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, TS)]
 #[serde(default)]
 pub struct PathStatus {
     /// Name of the interface.
     pub interface: String,
+    /// What it is.
+    pub kind: InterfaceKind,
+    /// Its use is paid for by amount, as far as the system knows.
+    pub metered: bool,
     /// Local outer address and port.
     pub local: String,
     /// The gateway's address and port.

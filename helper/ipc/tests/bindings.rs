@@ -13,8 +13,8 @@ use std::path::Path;
 
 use ropewalk_ipc::{
     ChildSa, CredentialField, CredentialReason, CredentialRequest, DnsStatus, ErrorCode, ErrorInfo, Features,
-    GatewayStatus, IkeSa, Imported, Method, PathState, PathStatus, Policy, Preview, ProfilePaths,
-    ProfileShown, ProfileSource, ProfileSummary, State, Status, Totals, Traffic,
+    GatewayStatus, IkeSa, Imported, InterfaceKind, Method, PathState, PathStatus, Policy, Preview,
+    ProfilePaths, ProfileShown, ProfileSource, ProfileSummary, State, Status, Totals, Traffic,
 };
 use ts_rs::TS;
 
@@ -47,6 +47,7 @@ fn bindings() -> String {
         IkeSa,
         ChildSa,
         PathState,
+        InterfaceKind,
         PathStatus,
         Features,
         Totals,

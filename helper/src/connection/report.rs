@@ -102,6 +102,7 @@ fn fill(status: &mut Status, state: State, snapshot: &Snapshot, tunnel: &Tunnel,
             bytes_in: carrying.map_or(0, |child| child.bytes_in),
             bytes_out: carrying.map_or(0, |child| child.bytes_out),
             spi_i: format!("{:016x}", ike.spis.initiator),
+            ..PathStatus::default()
         });
     }
     match tunnel.configured() {

@@ -195,7 +195,7 @@ impl Tunnel {
         let keepalive =
             (!self.keepalive.is_zero()).then_some(Keepalive { peer: path.remote, interval: self.keepalive });
         let set =
-            pump.set_default_egress(Some(egress)).and_then(|()| pump.set_keepalive(link.socket, keepalive));
+            pump.set_default(Some(egress.into())).and_then(|()| pump.set_keepalive(link.socket, keepalive));
         if let Err(error) = set {
             tracing::error!(%error, "the pump refuses the new way out");
         }
@@ -214,7 +214,7 @@ impl Tunnel {
             pump.remove_inbound(spi_in);
             if self.sending == Some(spi_in) {
                 self.sending = None;
-                if let Err(error) = pump.set_default_egress(None) {
+                if let Err(error) = pump.set_default(None) {
                     tracing::debug!(%error, "there was no way out to remove");
                 }
             }

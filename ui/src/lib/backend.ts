@@ -1,7 +1,7 @@
 // The way to the program behind the window: its commands and events, with the types that are generated from it.
 import { invoke } from "@tauri-apps/api/core";
 import { listen, type UnlistenFn } from "@tauri-apps/api/event";
-import type { CredentialField } from "./generated/ipc";
+import type { CredentialField, Policy } from "./generated/ipc";
 import type { AppView, TrafficView } from "./generated/app";
 
 export const backend = {
@@ -10,6 +10,7 @@ export const backend = {
   select: (name: string) => invoke<void>("select", { name }),
   connect: (name: string) => invoke<void>("connect", { name }),
   disconnect: () => invoke<void>("disconnect"),
+  setPolicy: (policy: Policy) => invoke<void>("set_policy", { policy }),
   remove: (name: string) => invoke<void>("remove", { name }),
   forget: (name: string) => invoke<void>("forget", { name }),
   importPick: () => invoke<void>("import_pick"),

@@ -1,6 +1,7 @@
 // What the window shows: the program's latest view, the last minute of traffic, and a clock for "connected for".
 import { backend } from "./backend";
 import type { AppView, TrafficView } from "./generated/app";
+import { type Counted, count as counted, type Rates, rates } from "./strands";
 import { push, type Sample } from "./traffic";
 
 /** Before the program has said anything. */
@@ -43,8 +44,12 @@ export class Store {
   view = $state.raw<AppView>(nothing);
   traffic = $state.raw<TrafficView | null>(null);
   samples = $state.raw<Sample[]>([]);
+  /** What goes over each strand in a second. */
+  strands = $state.raw<Rates>({});
   now = $state(Date.now());
   dragging = $state(false);
+
+  #counted: Counted = { at: 0, paths: {} };
 
   /** The profile that the big button is about. */
   get profile() {
@@ -68,6 +73,14 @@ export class Store {
     this.samples = push(this.samples, { down: traffic.in_per_second, up: traffic.out_per_second });
   }
 
+  /** A second has gone by. */
+  tick(now: number): void {
+    this.now = now;
+    const before = this.#counted;
+    this.#counted = counted(this.view.status.paths, now);
+    this.strands = rates(before, this.#counted);
+  }
+
   /**
    * Shows what there is, and follows every change. Asks at once, for the first frame's sake, and again when it listens
    * for changes, so that none falls between. Returns what stops it.
@@ -81,7 +94,7 @@ export class Store {
     ]);
     await first;
     void backend.view().then((view) => this.show(view));
-    const clock = setInterval(() => (this.now = Date.now()), 1000);
+    const clock = setInterval(() => this.tick(Date.now()), 1000);
     return () => {
       clearInterval(clock);
       for (const stop of stops) stop();

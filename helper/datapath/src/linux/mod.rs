@@ -1,6 +1,8 @@
 //! The pump on Linux: shared state, and the handle's side of it. The threads are [`inbound`] and [`outbound`].
 
 mod address;
+mod batch;
+mod duplicates;
 mod egress;
 mod inbound;
 mod outbound;

@@ -10,13 +10,14 @@ use std::thread::{self, JoinHandle};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use super::egress::{Resolved, Table};
+use super::egress::{Resolved, Table, Ways};
 use super::inbound::{self, Entry};
 use super::outbound;
 use super::queue::{EventReceiver, Queues, lock};
 use super::socket::Socket;
 use super::sys::Wake;
 use super::tun::Tun;
+use crate::carriage::Carriage;
 use crate::config::{Config, Framing, Keepalive, TunFd};
 use crate::counters::{AtomicCounters, Counters};
 use crate::error::DataPathError;
@@ -47,6 +48,7 @@ pub(super) enum Command {
     AddInbound(Box<Entry>),
     RemoveInbound(u32),
     Keepalive(SocketId, Option<Keepalive>),
+    ExpectCopies(bool),
 }
 
 impl Shared {
@@ -81,7 +83,8 @@ impl Shared {
             Command::AddSocket(_)
             | Command::RemoveSocket(_)
             | Command::RemoveInbound(_)
-            | Command::Keepalive(..) => None,
+            | Command::Keepalive(..)
+            | Command::ExpectCopies(_) => None,
         }
     }
 
@@ -208,18 +211,26 @@ impl Pump {
         known
     }
 
-    pub(crate) fn set_default_egress(&self, egress: Option<Egress>) -> Result<(), DataPathError> {
+    pub(crate) fn set_default(&self, carriage: Option<Carriage>) -> Result<(), DataPathError> {
         let sockets = lock(&self.sockets);
-        let egress = resolve(&sockets, egress)?;
-        self.change_egress(|table| table.set_default(egress));
+        let ways = resolve(&sockets, carriage)?;
+        self.change_egress(|table| table.set_default(ways));
         Ok(())
     }
 
-    pub(crate) fn set_route(&self, destination: IpNet, egress: Option<Egress>) -> Result<(), DataPathError> {
+    pub(crate) fn set_route(
+        &self,
+        destination: IpNet,
+        carriage: Option<Carriage>,
+    ) -> Result<(), DataPathError> {
         let sockets = lock(&self.sockets);
-        let egress = resolve(&sockets, egress)?;
-        self.change_egress(|table| table.set_route(destination, egress));
+        let ways = resolve(&sockets, carriage)?;
+        self.change_egress(|table| table.set_route(destination, ways));
         Ok(())
+    }
+
+    pub(crate) fn set_expect_copies(&self, expected: bool) {
+        self.shared.command(Command::ExpectCopies(expected));
     }
 
     /// Replaces the table by a changed copy. Callers hold the lock of `sockets`, so that one change does not undo another
@@ -241,11 +252,15 @@ impl Pump {
 
 fn resolve(
     sockets: &HashMap<SocketId, Arc<Socket>>,
-    egress: Option<Egress>,
-) -> Result<Option<Arc<Resolved>>, DataPathError> {
-    let Some(egress) = egress else { return Ok(None) };
-    let socket = sockets.get(&egress.socket).ok_or(DataPathError::UnknownSocket(egress.socket))?;
-    Ok(Some(Arc::new(Resolved::new(&egress, Arc::clone(socket)))))
+    carriage: Option<Carriage>,
+) -> Result<Option<Arc<Ways>>, DataPathError> {
+    let Some(carriage) = carriage else { return Ok(None) };
+    if let Some(unknown) = carriage.sockets().find(|socket| !sockets.contains_key(socket)) {
+        return Err(DataPathError::UnknownSocket(unknown));
+    }
+    let resolved =
+        |egress: &Egress| Some(Arc::new(Resolved::new(egress, Arc::clone(sockets.get(&egress.socket)?))));
+    Ok(Ways::new(&carriage, resolved).map(Arc::new))
 }
 
 impl Drop for Pump {

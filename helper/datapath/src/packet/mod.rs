@@ -3,6 +3,7 @@
 pub(crate) mod checksum;
 pub(crate) mod coalesce;
 pub(crate) mod ecn;
+pub(crate) mod flow;
 pub(crate) mod ip;
 pub(crate) mod mss;
 pub(crate) mod segment;

@@ -3,9 +3,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use ropewalk_datapath::Config;
+use ropewalk_datapath::{Carriage, Config, Egress, Framing, OutboundHandle, Share};
 
-use crate::lab::{Plan, Tunnel, inner, namespaces, transfer};
+use crate::lab::{Plan, Tunnel, any_inbound, inner, namespaces, outbound, transfer};
 
 /// The system's allocator, which counts what threads with a certain name take while it is told to.
 struct Counting;
@@ -58,7 +58,20 @@ fn traffic_takes_no_memory() {
         let config = Config { name: NAME.to_owned(), ..plan.config() };
         let (a, b) = namespaces();
         let tunnel = Tunnel::with(&plan, a, b, [config.clone(), config]);
-        transfer(&tunnel.a.namespace, &tunnel.b.namespace, inner(2, false), 1 << 20);
+        // Two ways, copies and a look for them: nothing of it takes memory either.
+        let second = tunnel.a.path.add_socket(tunnel.a.namespace.udp("192.0.2.1:0"), Framing::ByRemotePort);
+        let egress = tunnel.a.egress(tunnel.b.address);
+        let sa = OutboundHandle::new(outbound(0x2002, plan.suite));
+        let other = Egress { sa, socket: second.unwrap(), ..egress.clone() };
+        tunnel.b.path.add_inbound(any_inbound(0x2002, plan.suite)).unwrap();
+        let share = |name, egress: &Egress| Share { name, weight: 1, egress: egress.clone() };
+        let shares = vec![share(1, &egress), share(2, &other)];
+        let carriage = Carriage { main: egress, shares, copies: Some(other) };
+        tunnel.a.path.set_default(Some(carriage)).unwrap();
+        tunnel.b.path.set_expect_copies(true);
+        for _ in 0..8 {
+            transfer(&tunnel.a.namespace, &tunnel.b.namespace, inner(2, false), 1 << 17);
+        }
         COUNT.store(0, Ordering::Relaxed);
         ENABLED.store(true, Ordering::Relaxed);
         transfer(&tunnel.a.namespace, &tunnel.b.namespace, inner(2, false), 8 << 20);

@@ -131,7 +131,7 @@ fn a_kernel_that_refuses_segmentation_after_all_is_gone_on_without() {
     set_option(&udp, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1);
     let socket = tunnel.a.path.add_socket(udp, Framing::ByRemotePort).unwrap();
     let egress = ropewalk_datapath::Egress { socket, ..tunnel.a.egress(tunnel.b.address) };
-    tunnel.a.path.set_default_egress(Some(egress)).unwrap();
+    tunnel.a.path.set_default(Some(egress.into())).unwrap();
     transfer(&tunnel.a.namespace, &tunnel.b.namespace, inner(2, false), 4 << 20);
     let counters = tunnel.a.path.counters();
     assert!(counters.tx_super_packets > 0, "{counters:?}");

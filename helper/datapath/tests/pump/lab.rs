@@ -246,7 +246,7 @@ impl Tunnel {
         let (path, events, socket, address, inbound, outbound) = start(&b, 2, config_b);
         let b = End { namespace: b, path, events, socket, address, inbound, outbound };
         for (end, peer) in [(&a, &b), (&b, &a)] {
-            end.path.set_default_egress(Some(end.egress(peer.address))).unwrap();
+            end.path.set_default(Some(end.egress(peer.address).into())).unwrap();
         }
         Self { a, b }
     }

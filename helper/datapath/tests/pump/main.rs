@@ -11,4 +11,5 @@ mod demux;
 mod headers;
 mod lifecycle;
 mod moves;
+mod several;
 mod speed;

@@ -37,7 +37,7 @@ fn a_rekey_under_traffic_loses_nothing() {
                 let received = to.path.add_inbound(any_inbound(spi, aes_gcm())).unwrap();
                 let sa = OutboundHandle::new(outbound(spi, aes_gcm()));
                 let egress = Egress { sa: sa.clone(), ..from.egress(to.address) };
-                from.path.set_default_egress(Some(egress)).unwrap();
+                from.path.set_default(Some(egress.into())).unwrap();
                 // Once the last keys were used the sending thread is done with those before; they go when all that was
                 // sealed with them has arrived.
                 if let Some(((last, _), before)) = all.split_last()
@@ -80,7 +80,7 @@ fn a_switch_of_path_under_traffic_keeps_the_counter_and_is_noticed() {
             turn = !turn;
             let egress = a.egress(b.address);
             let socket = if turn { second } else { a.socket };
-            a.path.set_default_egress(Some(Egress { socket, ..egress })).unwrap();
+            a.path.set_default(Some(Egress { socket, ..egress }.into())).unwrap();
             std::thread::sleep(Duration::from_millis(10));
         }
         carrying.join().unwrap();
@@ -135,13 +135,13 @@ fn used_up_sequence_numbers_are_told_in_time_and_never_wrap() {
     };
     let three_quarters = u64::from(u32::MAX) / 4 * 3;
     let inside = rig.namespace.udp("10.99.0.1:0");
-    rig.path.set_default_egress(Some(egress(three_quarters + 1000))).unwrap();
+    rig.path.set_default(Some(egress(three_quarters + 1000).into())).unwrap();
     inside.send_to(b"x", "10.99.0.2:9").unwrap();
     rig.event(
         |event| matches!(event, Event::SequenceLow { spi: SPI_OUT, remaining } if *remaining > 1 << 29),
     );
     let end = egress(u64::from(u32::MAX) - 1);
-    rig.path.set_default_egress(Some(end.clone())).unwrap();
+    rig.path.set_default(Some(end.clone().into())).unwrap();
     for _ in 0..3 {
         inside.send_to(b"x", "10.99.0.2:9").unwrap();
     }
@@ -174,10 +174,10 @@ fn many_clients_on_one_device_each_get_their_own() {
         path.add_inbound(spec).unwrap();
         let sa = OutboundHandle::new(outbound(spi_out, aes_gcm()));
         let egress = Egress { sa, socket, peer: udp.local_addr().unwrap() };
-        path.set_route(format!("{address}/32").parse().unwrap(), Some(egress.clone())).unwrap();
+        path.set_route(format!("{address}/32").parse().unwrap(), Some(egress.clone().into())).unwrap();
         // Nets behind the first three clients, each within the other, made in no order.
         if let Some(net) = ["10.99.0.64/27", "10.99.0.64/26", "10.99.0.80/28"].get(usize::from(number)) {
-            path.set_route(net.parse().unwrap(), Some(egress)).unwrap();
+            path.set_route(net.parse().unwrap(), Some(egress.into())).unwrap();
         }
         clients.push((address, udp, outbound(spi_in, aes_gcm()), inbound(spi_out, aes_gcm())));
     }

@@ -67,7 +67,7 @@ impl Rig {
             socket,
             peer: udp.local_addr().unwrap(),
         };
-        path.set_default_egress(Some(egress)).unwrap();
+        path.set_default(Some(egress.into())).unwrap();
         Self {
             path,
             events,

@@ -238,7 +238,7 @@ impl Plane {
     fn set_route(&self, prefix: IpNet, child: &Child) {
         let Some(socket) = self.socket(child.path) else { return };
         let egress = Egress { sa: child.outbound.clone(), socket, peer: child.path.remote };
-        if let Err(error) = self.pump.set_route(prefix, Some(egress)) {
+        if let Err(error) = self.pump.set_route(prefix, Some(egress.into())) {
             tracing::error!(%prefix, %error, "the pump refuses a route");
         }
     }

@@ -146,11 +146,21 @@ packets_out: number, };
 
 export type PathState = "active" | "standby" | "probing" | "failed";
 
+export type InterfaceKind = "ethernet" | "wifi" | "mobile" | "other";
+
 export type PathStatus = { 
 /**
  * Name of the interface.
  */
 interface: string, 
+/**
+ * What it is.
+ */
+kind: InterfaceKind, 
+/**
+ * Its use is paid for by amount, as far as the system knows.
+ */
+metered: boolean, 
 /**
  * Local outer address and port.
  */

@@ -65,7 +65,17 @@ export const de: Texts = {
   "paths.probing": "wird versucht",
   "paths.failed": "ausgefallen",
   "paths.rtt": "{ms} ms",
-  "paths.share": "{percent} % des Verkehrs",
+  "paths.loss": "{percent} % verloren",
+  "paths.rate": "{down} ein, {up} aus",
+  "paths.metered": "nach Verbrauch",
+  "paths.kind.ethernet": "Kabel",
+  "paths.kind.wifi": "WLAN",
+  "paths.kind.mobile": "Mobilfunk",
+  "paths.kind.other": "Netz",
+  "paths.policy": "Mehrere Wege nutzen für",
+  "paths.policy.failover": "Einer trägt, andere stehen bereit",
+  "paths.policy.balance": "Auf alle verteilt",
+  "paths.policy.redundant": "Kleine Pakete doppelt",
 
   "prompt.title": "Anmelden bei {profile}",
   "prompt.missing": "Die Gegenstelle möchte wissen, dass Sie es sind.",
@@ -129,6 +139,7 @@ export const de: Texts = {
   "error.profile-refused": "Das Profil kann nicht verwendet werden.",
 
   "tray.absent": "Dienst läuft nicht",
+  "tray.paths": "{count} Wege",
   "tray.open": "Ropewalk öffnen",
   "tray.quit": "Beenden",
 };

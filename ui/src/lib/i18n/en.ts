@@ -63,7 +63,17 @@ export const en = {
   "paths.probing": "is being tried",
   "paths.failed": "failed",
   "paths.rtt": "{ms} ms",
-  "paths.share": "{percent} % of the traffic",
+  "paths.loss": "{percent} % lost",
+  "paths.rate": "{down} in, {up} out",
+  "paths.metered": "metered",
+  "paths.kind.ethernet": "wired",
+  "paths.kind.wifi": "Wi-Fi",
+  "paths.kind.mobile": "mobile",
+  "paths.kind.other": "network",
+  "paths.policy": "Use several paths for",
+  "paths.policy.failover": "One carries, others stand by",
+  "paths.policy.balance": "Spread over all",
+  "paths.policy.redundant": "Small packets twice",
 
   "prompt.title": "Sign in to {profile}",
   "prompt.missing": "The gateway wants to know that it is you.",
@@ -127,6 +137,7 @@ export const en = {
   "error.profile-refused": "The profile cannot be used.",
 
   "tray.absent": "Service not running",
+  "tray.paths": "{count} paths",
   "tray.open": "Open Ropewalk",
   "tray.quit": "Quit",
 } as const;

@@ -65,7 +65,17 @@ export const es: Texts = {
   "paths.probing": "en prueba",
   "paths.failed": "caído",
   "paths.rtt": "{ms} ms",
-  "paths.share": "{percent} % del tráfico",
+  "paths.loss": "{percent} % perdido",
+  "paths.rate": "{down} de entrada, {up} de salida",
+  "paths.metered": "de pago por uso",
+  "paths.kind.ethernet": "cable",
+  "paths.kind.wifi": "wifi",
+  "paths.kind.mobile": "móvil",
+  "paths.kind.other": "red",
+  "paths.policy": "Usar varios caminos para",
+  "paths.policy.failover": "Uno transporta, los demás esperan",
+  "paths.policy.balance": "Repartir entre todos",
+  "paths.policy.redundant": "Paquetes pequeños dos veces",
 
   "prompt.title": "Iniciar sesión en {profile}",
   "prompt.missing": "La puerta de enlace quiere saber que es usted.",
@@ -129,6 +139,7 @@ export const es: Texts = {
   "error.profile-refused": "El perfil no se puede usar.",
 
   "tray.absent": "Servicio detenido",
+  "tray.paths": "{count} caminos",
   "tray.open": "Abrir Ropewalk",
   "tray.quit": "Salir",
 };

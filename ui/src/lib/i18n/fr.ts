@@ -65,7 +65,17 @@ export const fr: Texts = {
   "paths.probing": "à l’essai",
   "paths.failed": "en panne",
   "paths.rtt": "{ms} ms",
-  "paths.share": "{percent} % du trafic",
+  "paths.loss": "{percent} % perdus",
+  "paths.rate": "{down} entrant, {up} sortant",
+  "paths.metered": "facturé à l’usage",
+  "paths.kind.ethernet": "filaire",
+  "paths.kind.wifi": "Wi-Fi",
+  "paths.kind.mobile": "mobile",
+  "paths.kind.other": "réseau",
+  "paths.policy": "Utiliser plusieurs chemins pour",
+  "paths.policy.failover": "Un transporte, les autres attendent",
+  "paths.policy.balance": "Répartir sur tous",
+  "paths.policy.redundant": "Petits paquets en double",
 
   "prompt.title": "Se connecter à {profile}",
   "prompt.missing": "La passerelle veut savoir que c’est bien vous.",
@@ -129,6 +139,7 @@ export const fr: Texts = {
   "error.profile-refused": "Le profil ne peut pas être utilisé.",
 
   "tray.absent": "Service non lancé",
+  "tray.paths": "{count} chemins",
   "tray.open": "Ouvrir Ropewalk",
   "tray.quit": "Quitter",
 };

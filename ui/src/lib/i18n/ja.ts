@@ -65,7 +65,17 @@ export const ja: Texts = {
   "paths.probing": "確認中",
   "paths.failed": "故障",
   "paths.rtt": "{ms} ミリ秒",
-  "paths.share": "通信の {percent} %",
+  "paths.loss": "損失 {percent} %",
+  "paths.rate": "受信 {down}、送信 {up}",
+  "paths.metered": "従量制",
+  "paths.kind.ethernet": "有線",
+  "paths.kind.wifi": "Wi-Fi",
+  "paths.kind.mobile": "モバイル",
+  "paths.kind.other": "ネットワーク",
+  "paths.policy": "複数の経路の使い方",
+  "paths.policy.failover": "1 本で通信、他は待機",
+  "paths.policy.balance": "すべてに分散",
+  "paths.policy.redundant": "小さなパケットを二重に",
 
   "prompt.title": "{profile} にサインイン",
   "prompt.missing": "ゲートウェイが本人確認を求めています。",
@@ -129,6 +139,7 @@ export const ja: Texts = {
   "error.profile-refused": "このプロファイルは使えません。",
 
   "tray.absent": "サービス停止中",
+  "tray.paths": "{count} 本の経路",
   "tray.open": "Ropewalk を開く",
   "tray.quit": "終了",
 };
