@@ -8,7 +8,7 @@ mod entry;
 mod event;
 mod group;
 
-pub use event::{ClientId, ClientInfo, GatewayEvent};
+pub use event::{ClientId, ClientInfo, GatewayEvent, PathInfo};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use ropewalk_ike::error::{PeerMisbehaved, WireError};
 use ropewalk_ike::exchange::child::ChildSa;
 use ropewalk_ike::exchange::{Path, Transmit};
 use ropewalk_ike::time::{Instant, UnixTime};
-use ropewalk_ike::wire::{ExchangeType, GatewayName, Message};
+use ropewalk_ike::wire::{ExchangeType, GatewayName, Header, Message};
 
 use crate::group::Group;
 use crate::leases::Leases;
@@ -27,7 +27,7 @@ use crate::responder::HalfOpen;
 use crate::responder::cookie::CookieJar;
 use crate::settings::Settings;
 use crate::stray;
-use crate::up::Up;
+use crate::up::{Strand, Up};
 
 enum State {
     HalfOpen(Box<HalfOpen>),
@@ -106,14 +106,25 @@ impl Gateway {
     #[must_use]
     pub fn clients(&self) -> Vec<ClientInfo> {
         let of = |(id, client): (&u64, &Client)| match &client.state {
-            State::Up(up) if up.is_current() => Some(ClientInfo {
-                client: ClientId(*id),
-                name: up.name.clone(),
-                addresses: up.addresses.clone(),
-                remote: up.sa.path().remote,
-                suite: *up.sa.suite(),
-                children: up.sa.children().iter().map(|child| child.spi_in).collect(),
-            }),
+            State::Up(up) if up.is_current() => {
+                let main = up.main()?;
+                let path = |strand: &Strand| PathInfo {
+                    path: strand.sa.path(),
+                    spis: strand.sa.spis(),
+                    children: strand.sa.children().iter().map(|child| child.spi_in).collect(),
+                    main: strand.id == main.id,
+                };
+                Some(ClientInfo {
+                    client: ClientId(*id),
+                    name: up.name.clone(),
+                    addresses: up.addresses.clone(),
+                    remote: main.sa.path().remote,
+                    suite: *main.sa.suite(),
+                    children: up.children().map(|child| child.spi_in).collect(),
+                    paths: up.strands.iter().map(path).collect(),
+                    carriage: up.carriage(),
+                })
+            }
             State::Up(_) | State::HalfOpen(_) => None,
         };
         self.clients.iter().filter_map(of).collect()
@@ -223,14 +234,13 @@ impl Gateway {
         let ours = if header.flags.initiator { header.spi_r } else { header.spi_i };
         let id = self.by_spi.get(&ours).copied().unwrap_or(ours);
         let Some(client) = self.clients.get_mut(&id) else {
-            let answer = stray::unknown_spi(header, self.settings.crash_tokens.as_ref());
-            let answer = answer.filter(|_| self.limit.allow(now));
-            self.transmits.extend(answer.map(|message| Transmit { path, message }));
-            return Err(PeerMisbehaved::WrongSpi);
+            return self.handle_stray(now, path, header);
         };
         match &mut client.state {
             State::Up(up) => {
-                let outcome = up.handle_datagram(now, path, (ours, datagram), rng);
+                let Some(outcome) = up.handle_datagram(now, path, (ours, datagram), rng) else {
+                    return self.handle_stray(now, path, header);
+                };
                 self.drain(now, id);
                 outcome
             }
@@ -240,15 +250,18 @@ impl Gateway {
 
     /// Tells of authenticated ESP that came in with our SPI `spi_in` at this time: the client is alive.
     pub fn note_inbound(&mut self, spi_in: u32, at: Instant) {
-        if let Some((_, up)) = self.owner_of(spi_in) {
-            up.sa.note_inbound(at);
+        if let Some((_, strand)) = self.owner_of(spi_in).and_then(strand_of(spi_in)) {
+            strand.sa.note_inbound(at);
         }
     }
 
     /// The CHILD_SA with our SPI `spi_in` has received and sent so many octets of inner packets so far.
     pub fn note_traffic(&mut self, now: Instant, spi_in: u32, received: u64, sent: u64) {
         if let Some((id, up)) = self.owner_of(spi_in) {
-            up.sa.note_traffic(now, spi_in, received, sent);
+            let Some(strand) = up.strand_of(spi_in) else { return };
+            strand.sa.note_traffic(now, spi_in, received, sent);
+            let strand = strand.id;
+            up.steering.note_received(now, strand, spi_in, received);
             if received > 0 {
                 self.let_carry(id);
             }
@@ -260,8 +273,8 @@ impl Gateway {
     pub fn sequence_low(&mut self, now: Instant, spi_out: u32, rng: &mut dyn CryptoRng) {
         let found = self.children().find(|(_, child)| child.spi_out == spi_out);
         let Some((id, spi_in)) = found.map(|(id, child)| (id, child.spi_in)) else { return };
-        if let Some(Client { state: State::Up(up), .. }) = self.clients.get_mut(&id) {
-            up.sa.rekey_child(now, spi_in, rng);
+        if let Some((_, strand)) = self.owner_of(spi_in).and_then(strand_of(spi_in)) {
+            strand.sa.rekey_child(now, spi_in, rng);
         }
         self.drain(now, id);
     }
@@ -271,12 +284,32 @@ impl Gateway {
         let mut ids = Vec::new();
         for (id, client) in &mut self.clients {
             let State::Up(up) = &mut client.state else { continue };
-            match up.sa.carrying() {
-                _ if ike => up.sa.rekey_ike(now, rng),
-                Some(spi_in) => up.sa.rekey_child(now, spi_in, rng),
-                None => {}
+            for strand in &mut up.strands {
+                match strand.sa.carrying() {
+                    _ if ike => strand.sa.rekey_ike(now, rng),
+                    Some(spi_in) => strand.sa.rekey_child(now, spi_in, rng),
+                    None => {}
+                }
             }
             ids.push(*id);
+        }
+        for id in &ids {
+            self.drain(now, *id);
+        }
+        ids.len()
+    }
+
+    /// Asks all clients for a further IKE_SA beside the one of their main path (KEEP_OLD_IKE_SA), which a client then gives
+    /// a CHILD_SA and moves; how many were asked.
+    pub fn add_paths(&mut self, now: Instant, rng: &mut dyn CryptoRng) -> usize {
+        let mut ids = Vec::new();
+        for (id, client) in &mut self.clients {
+            if let State::Up(up) = &mut client.state
+                && let Some(main) = up.main_mut()
+                && main.sa.add_ike_sa(now, rng)
+            {
+                ids.push(*id);
+            }
         }
         for id in &ids {
             self.drain(now, *id);
@@ -287,7 +320,9 @@ impl Gateway {
     /// Authenticated ESP with our SPI `spi_in` came by another path: the client's NAT has moved it (RFC 7296 section 2.23).
     pub fn peer_moved(&mut self, now: Instant, spi_in: u32, path: Path) {
         if let Some((id, up)) = self.owner_of(spi_in) {
-            up.sa.follow_peer(path);
+            if let Some(strand) = up.strand_of(spi_in) {
+                strand.sa.follow_peer(path);
+            }
             self.drain(now, id);
         }
     }
@@ -301,8 +336,8 @@ impl Gateway {
 
     /// Deletes a CHILD_SA of a client that cannot be installed.
     pub fn delete_child(&mut self, now: Instant, client: ClientId, spi_in: u32, rng: &mut dyn CryptoRng) {
-        if let Some(Client { state: State::Up(up), .. }) = self.clients.get_mut(&client.0) {
-            up.sa.delete_child(now, spi_in, rng);
+        if let Some((_, strand)) = self.owner_of(spi_in).and_then(strand_of(spi_in)) {
+            strand.sa.delete_child(now, spi_in, rng);
         }
         self.drain(now, client.0);
     }
@@ -323,8 +358,9 @@ impl Gateway {
         for (id, client) in &mut self.clients {
             if let State::Up(up) = &mut client.state
                 && up.redirectable
+                && let Some(main) = up.main_mut()
             {
-                up.sa.redirect(now, to.clone(), rng);
+                main.sa.redirect(now, to.clone(), rng);
                 ids.push(*id);
             }
         }
@@ -345,7 +381,7 @@ impl Gateway {
             if let State::Up(up) = &mut client.state
                 && wanted(*id, up)
             {
-                up.sa.close(now, rng);
+                up.close(now, rng);
                 ids.push(*id);
             }
         }
@@ -355,22 +391,33 @@ impl Gateway {
         ids.len()
     }
 
+    /// A message for an IKE_SA that does not exist, or not any more.
+    fn handle_stray(&mut self, now: Instant, path: Path, header: Header) -> Result<(), PeerMisbehaved> {
+        let answer = stray::unknown_spi(header, self.settings.crash_tokens.as_ref());
+        let answer = answer.filter(|_| self.limit.allow(now));
+        self.transmits.extend(answer.map(|message| Transmit { path, message }));
+        Err(PeerMisbehaved::WrongSpi)
+    }
+
     fn children(&self) -> impl Iterator<Item = (u64, &ChildSa)> {
         self.clients.iter().flat_map(|(id, client)| {
-            let children = match &client.state {
-                State::Up(up) => up.sa.children(),
-                State::HalfOpen(_) => &[],
+            let up = match &client.state {
+                State::Up(up) => Some(up),
+                State::HalfOpen(_) => None,
             };
-            children.iter().map(|child| (*id, child))
+            up.into_iter().flat_map(|up| up.children()).map(|child| (*id, child))
         })
     }
 
     fn owner_of(&mut self, spi_in: u32) -> Option<(u64, &mut Up)> {
         self.clients.iter_mut().find_map(|(id, client)| match &mut client.state {
-            State::Up(up) if up.sa.children().iter().any(|child| child.spi_in == spi_in) => {
-                Some((*id, &mut **up))
-            }
+            State::Up(up) if up.children().any(|child| child.spi_in == spi_in) => Some((*id, &mut **up)),
             State::Up(_) | State::HalfOpen(_) => None,
         })
     }
+}
+
+/// The strand of a client that has this CHILD_SA.
+fn strand_of(spi_in: u32) -> impl Fn((u64, &mut Up)) -> Option<(u64, &mut Strand)> {
+    move |(id, up)| up.strand_of(spi_in).map(|strand| (id, strand))
 }

@@ -6,6 +6,7 @@
 //! - [`responder`]: the responder's half of the initial exchanges.
 //! - [`gateway`]: many clients, one clock; datagrams in, datagrams and events out.
 //! - [`leases`]: inner addresses.
+//! - `up`: a client with all its IKE_SAs; `carriage`: which of its paths it is sent to by.
 //! - [`group`]: the SA of a group of clients (multi-point SA).
 //! - [`dhcp_relay`]: DHCP between clients in tunnels and a server on the LAN; no client is offered it yet.
 //! - [`settings`]: what its owner decides.
@@ -13,6 +14,7 @@
 //!
 //! The binary `ropewalk-gateway` puts sockets, a TUN device and a TOML file around it.
 
+mod carriage;
 pub mod dhcp_relay;
 pub mod gateway;
 pub mod group;
@@ -23,6 +25,7 @@ pub mod settings;
 pub mod stray;
 mod up;
 
-pub use gateway::{ClientId, ClientInfo, Gateway, GatewayEvent};
+pub use carriage::Carriage;
+pub use gateway::{ClientId, ClientInfo, Gateway, GatewayEvent, PathInfo};
 pub use group::GroupSettings;
 pub use settings::{Childless, CookiePolicy, Psk, RedirectAt, Settings, User};

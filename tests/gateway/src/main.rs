@@ -24,6 +24,9 @@ struct Options {
     /// Listen here for `list`, `stats` and `disconnect NAME`, one line each.
     #[arg(long, value_name = "SOCKET")]
     control: Option<PathBuf>,
+    /// Do not speak KEEP_OLD_IKE_SA: clients have one path each.
+    #[arg(long)]
+    no_keep_old: bool,
 }
 
 fn main() -> ExitCode {
@@ -39,6 +42,9 @@ fn main() -> ExitCode {
 fn run(options: Options) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&options.log).context("--log")?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    let config = Config::read(&options.config)?;
+    let mut config = Config::read(&options.config)?;
+    if options.no_keep_old {
+        config.without_keep_old();
+    }
     Program::start(&config, options.control.as_deref())?.run()
 }

@@ -11,6 +11,7 @@ use ropewalk_ike::exchange::crash::TokenMaker;
 use ropewalk_ike::exchange::lifetime::Lifetimes;
 use ropewalk_ike::exchange::mobike::MovePolicy;
 use ropewalk_ike::proposal::{EspProposal, IkeProposal, default_esp_proposals, default_ike_proposals};
+use ropewalk_ike::wire::keep_old_ike_sa::DEFAULT_NOTIFY_TYPE;
 use ropewalk_ike::wire::{GatewayName, Identification, TrafficSelector, TrafficSelectors};
 use zeroize::Zeroizing;
 
@@ -168,7 +169,7 @@ impl Settings {
             cookies: CookiePolicy::UnderLoad(64),
             fragmentation: true,
             mobike: true,
-            keep_old: None,
+            keep_old: Some(DEFAULT_NOTIFY_TYPE),
             addresses: Vec::new(),
             return_routability: true,
             refused_moves: Vec::new(),

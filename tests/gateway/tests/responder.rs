@@ -331,7 +331,7 @@ fn with_initial_contact_the_older_connection_goes_at_once_and_without_it_when_th
                 GatewayEvent::ClientGone { .. },
                 GatewayEvent::ClientUp { addresses, .. },
                 GatewayEvent::ChildUp { .. },
-                GatewayEvent::ChildCarries { .. },
+                GatewayEvent::Carriage { .. },
             ] = events.as_slice()
             else {
                 panic!("{events:?}")
@@ -348,7 +348,7 @@ fn with_initial_contact_the_older_connection_goes_at_once_and_without_it_when_th
         let new = child.spi_in;
         world.gateway.note_traffic(world.now, new, 100, 0);
         assert!(
-            matches!(world.events().as_slice(), [GatewayEvent::ChildCarries { spi_in, .. }] if *spi_in == new)
+            matches!(world.events().as_slice(), [GatewayEvent::Carriage { carriage, .. }] if carriage.main == new)
         );
         world.now = world.now + Duration::from_secs(40);
         world.gateway.handle_timeout(world.now, &mut world.rng);

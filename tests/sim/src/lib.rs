@@ -4,6 +4,7 @@
 //! Everything random comes from one seed, so the same seed gives the same bytes; [`World::digest`] is taken over all of
 //! them. A test that fails says with which seed.
 //!
+//! - [`bundle`]: one client with several IKE_SAs and one gateway, for a test that decides which of them does what.
 //! - [`duel`]: one client and one gateway message by message, for a test that knows the keys.
 //! - [`network`]: datagrams in flight, faults, a NAT.
 //! - [`client`]: a session and what its owner would do.
@@ -12,6 +13,7 @@
 
 #![allow(clippy::panic, reason = "a simulation that cannot be set up is a failed test")]
 
+pub mod bundle;
 pub mod client;
 pub mod duel;
 pub mod network;

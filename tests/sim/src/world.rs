@@ -318,7 +318,7 @@ impl World {
                     self.second_log.push(format!("gone {name}: {reason:?}"));
                 }
                 GatewayEvent::ChildUp { .. }
-                | GatewayEvent::ChildCarries { .. }
+                | GatewayEvent::Carriage { .. }
                 | GatewayEvent::ChildDown { .. }
                 | GatewayEvent::PathChanged { .. }
                 | GatewayEvent::IkeKeys { .. } => {}
@@ -341,7 +341,8 @@ impl World {
                 GatewayEvent::ChildUp { client, child, path } => {
                     self.gateway_children.insert(child.spi_in, (client, *child, path));
                 }
-                GatewayEvent::ChildCarries { spi_in, .. } => {
+                GatewayEvent::Carriage { carriage, .. } => {
+                    let spi_in = carriage.main;
                     let child = self.gateway_children.get(&spi_in);
                     if let Some(address) = child.and_then(|(_, child, _)| first_address(child)) {
                         self.gateway_egress.insert(address, spi_in);
@@ -351,9 +352,9 @@ impl World {
                     self.gateway_children.remove(&spi_in);
                     self.gateway_egress.retain(|_, carrying| *carrying != spi_in);
                 }
-                GatewayEvent::PathChanged { client, path: new } => {
-                    for (owner, _, path) in self.gateway_children.values_mut() {
-                        if *owner == client {
+                GatewayEvent::PathChanged { children, path: new, .. } => {
+                    for spi_in in &children {
+                        if let Some((_, _, path)) = self.gateway_children.get_mut(spi_in) {
                             *path = new;
                         }
                     }

@@ -1,25 +1,38 @@
 //! What comes out of IKE_SAs becomes events for the owner.
 
 use ropewalk_ike::exchange::rekey_ike::Successor;
-use ropewalk_ike::exchange::sa::SaEvent;
+use ropewalk_ike::exchange::sa::{CloseReason, SaEvent};
 use ropewalk_ike::time::Instant;
 
 use super::{Client, ClientId, Gateway, GatewayEvent, State};
 
 impl Gateway {
-    /// Takes out of an IKE_SA what it has for us.
+    /// Takes out of a client's IKE_SAs what they have for us.
     pub(super) fn drain(&mut self, now: Instant, id: u64) {
         self.follow_stepped_aside(id);
         let Some(Client { state: State::Up(up), .. }) = self.clients.get_mut(&id) else { return };
         up.drain_fading(&mut self.transmits);
-        self.transmits.extend(std::iter::from_fn(|| up.sa.poll_transmit()));
-        let client = ClientId(id);
-        let mut closed = None;
-        while let Some(event) = up.sa.poll_event() {
-            let event = match event {
+        let mut downs = Vec::new();
+        let mut last = None;
+        let mut at = 0;
+        // Strands come in behind while this goes on.
+        while let Some(strand) = up.strands.get_mut(at) {
+            let (number, path) = (strand.id, strand.sa.path());
+            self.transmits.extend(std::iter::from_fn(|| strand.sa.poll_transmit()));
+            let Some(event) = strand.sa.poll_event() else {
+                at += 1;
+                continue;
+            };
+            let client = ClientId(id);
+            match event {
                 SaEvent::Closed(reason) => {
-                    closed = Some(reason);
-                    continue;
+                    up.remove(number, reason == CloseReason::DeletedByPeer);
+                    up.steering.forget(number);
+                    last = Some(reason);
+                    if !up.strands.is_empty() {
+                        tracing::info!(name = up.name, ?reason, paths = up.strands.len(), "a path is gone");
+                        at = 0;
+                    }
                 }
                 SaEvent::Rekeyed(successor) => {
                     let Successor { sa, keys } = *successor;
@@ -28,54 +41,66 @@ impl Gateway {
                         let (spis, suite, keys) = (sa.spis(), *sa.suite(), Box::new(keys));
                         self.events.push_back(GatewayEvent::IkeKeys { spis, suite, keys });
                     }
-                    let old = std::mem::replace(&mut up.sa, sa);
-                    up.fading.push(old);
-                    continue;
+                    up.succeed(number, sa);
+                }
+                SaEvent::Kept(kept) => {
+                    let Successor { sa, keys } = *kept;
+                    self.by_spi.insert(sa.own_spi(), id);
+                    if self.settings.log_keys {
+                        let (spis, suite, keys) = (sa.spis(), *sa.suite(), Box::new(keys));
+                        self.events.push_back(GatewayEvent::IkeKeys { spis, suite, keys });
+                    }
+                    tracing::info!(name = up.name, paths = up.strands.len() + 1, "a further path");
+                    up.add(sa);
                 }
                 SaEvent::Redundant(redundant) => {
                     self.by_spi.insert(redundant.own_spi(), id);
-                    up.fading.push(*redundant);
-                    continue;
+                    up.add_redundant(number, *redundant);
                 }
-                SaEvent::Kept(kept) => {
-                    let mut unused = kept.sa;
-                    unused.step_aside();
-                    up.fading.push(unused);
-                    continue;
-                }
-                SaEvent::KeepRefused(_) | SaEvent::SwitchAsked(_) | SaEvent::SwitchAnswered { .. } => {
-                    continue;
-                }
-                _ if up.replaced => continue,
+                _ if up.replaced => {}
                 SaEvent::ChildUp { child, replaces: _ } => {
-                    GatewayEvent::ChildUp { client, child, path: up.sa.path() }
+                    self.events.push_back(GatewayEvent::ChildUp { client, child, path });
                 }
-                SaEvent::ChildCarries { spi_in } => GatewayEvent::ChildCarries { client, spi_in },
-                SaEvent::ChildDown { spi_in, spi_out: _ } => GatewayEvent::ChildDown { client, spi_in },
-                SaEvent::PathChanged(path) => GatewayEvent::PathChanged { client, path },
+                SaEvent::ChildDown { spi_in, spi_out: _ } => {
+                    up.steering.forget_child(spi_in);
+                    downs.push(spi_in);
+                }
+                SaEvent::PathChanged(path) => {
+                    let children = strand.sa.children().iter().map(|child| child.spi_in).collect();
+                    self.events.push_back(GatewayEvent::PathChanged { client, children, path });
+                }
+                SaEvent::SwitchAsked(notice) => up.switch(number, notice),
                 SaEvent::PeerAddresses => {
-                    tracing::debug!(name = up.name, addresses = ?up.sa.peer_addresses(), "other addresses");
-                    continue;
+                    let addresses = strand.sa.peer_addresses();
+                    tracing::debug!(name = up.name, ?addresses, "other addresses");
                 }
-                SaEvent::Group(_)
+                // Which of them carries is read off when all is done.
+                SaEvent::ChildCarries { .. }
+                | SaEvent::SwitchAnswered { .. }
+                | SaEvent::Group(_)
                 | SaEvent::PathWorks(_)
                 | SaEvent::PathFailed(_)
                 | SaEvent::MoveRefused(_)
-                | SaEvent::Redirected(_) => continue,
+                | SaEvent::Redirected(_)
+                | SaEvent::AuthLifetime(_) => {}
                 SaEvent::ChildRefused(notify) => {
                     tracing::info!(name = up.name, %notify, "the client refused a CHILD_SA");
-                    continue;
                 }
-                SaEvent::AuthLifetime(_) => continue,
                 SaEvent::RekeyRefused(notify) | SaEvent::IkeRekeyRefused(notify) => {
                     tracing::info!(name = up.name, %notify, "the client refused a renewal");
-                    continue;
                 }
-            };
-            self.events.push_back(event);
+                SaEvent::KeepRefused(notify) => {
+                    tracing::info!(name = up.name, %notify, "the client refused a further path");
+                }
+            }
         }
         up.drain_fading(&mut self.transmits);
-        let Some(reason) = closed else {
+        let client = ClientId(id);
+        // What carries from now on is known before what carried goes.
+        self.tell_carriage(id);
+        self.events.extend(downs.into_iter().map(|spi_in| GatewayEvent::ChildDown { client, spi_in }));
+        let Some(Client { state: State::Up(up), .. }) = self.clients.get_mut(&id) else { return };
+        let Some(reason) = last.filter(|_| up.strands.is_empty()) else {
             let alive = up.own_spis();
             self.by_spi.retain(|spi, client| *client != id || alive.contains(spi));
             return;

@@ -14,7 +14,7 @@ use super::{Client, ClientId, Gateway, GatewayEvent, InitRequest, State};
 use crate::responder::init::{self, InitAnswer, InitDesk};
 use crate::responder::{AuthDesk, Entered, HalfOpen, Step};
 use crate::settings::CookiePolicy;
-use crate::up::Up;
+use crate::up::{Strand, Up};
 
 /// How long an older login of a client goes on beside a newer one: longer than the client may take until the last answer
 /// of IKE_AUTH arrives.
@@ -121,24 +121,12 @@ impl Gateway {
         let up = GatewayEvent::ClientUp { client, name: name.clone(), addresses: addresses.clone(), path };
         self.events.push_back(up);
         for child in sa.children() {
-            let (spi_in, child) = (child.spi_in, Box::new(child.clone()));
+            let child = Box::new(child.clone());
             self.events.push_back(GatewayEvent::ChildUp { client, child, path });
-            if !stepped_aside {
-                self.events.push_back(GatewayEvent::ChildCarries { client, spi_in });
-            }
         }
-        let up = Up {
-            fading: Vec::new(),
-            name,
-            addresses,
-            redirectable,
-            replaced: false,
-            stepped_aside: false,
-            leaves_at: None,
-            silent: sa.carrying().filter(|_| stepped_aside),
-            authentic_until: self.settings.auth_lifetime.map(|lifetime| now + lifetime),
-            sa,
-        };
+        let mut up = Up::new(sa, name, addresses, redirectable);
+        up.silent = stepped_aside;
+        up.authentic_until = self.settings.auth_lifetime.map(|lifetime| now + lifetime);
         let state = State::Up(Box::new(up));
         self.clients.insert(id, Client { init, since, state });
         self.admit_to_group(now, id, rng);
@@ -151,35 +139,45 @@ impl Gateway {
         let mut found = false;
         for client in self.clients.values_mut() {
             let State::Up(up) = &mut client.state else { continue };
-            if up.is_current() && up.name == name && up.sa.path() == path && !up.sa.is_closed() {
+            let there = |strand: &Strand| strand.sa.path() == path && !strand.sa.is_closed();
+            if up.is_current() && up.name == name && up.strands.iter().any(there) {
                 tracing::info!(name, reason = "the client logged in anew", "client gone");
-                up.stepped_aside = true;
-                up.leaves_at = Some(now + OVERLAP);
-                up.authentic_until = None;
-                up.sa.step_aside();
+                up.step_aside(now + OVERLAP);
                 found = true;
             }
         }
         found
     }
 
-    /// This client sends with the CHILD_SA of its newest login from now on, if it does not yet.
+    /// This client is sent to with the CHILD_SA of its newest login from now on, if it is not yet.
     pub(super) fn let_carry(&mut self, id: u64) {
         if let Some(Client { state: State::Up(up), .. }) = self.clients.get_mut(&id)
-            && let Some(spi_in) = up.silent.take()
+            && std::mem::take(&mut up.silent)
         {
-            self.events.push_back(GatewayEvent::ChildCarries { client: ClientId(id), spi_in });
+            self.tell_carriage(id);
+        }
+    }
+
+    /// Tells the owner with what a client is sent to, when that is news.
+    pub(super) fn tell_carriage(&mut self, id: u64) {
+        if let Some(Client { state: State::Up(up), .. }) = self.clients.get_mut(&id)
+            && !up.replaced
+            && let Some(carriage) = up.carriage()
+            && up.told.as_ref() != Some(&carriage)
+        {
+            up.told = Some(carriage.clone());
+            self.events.push_back(GatewayEvent::Carriage { client: ClientId(id), carriage });
         }
     }
 
     /// What the older login of a client carried, its newer one carries before the older one goes.
     pub(super) fn follow_stepped_aside(&mut self, id: u64) {
         let Some(Client { state: State::Up(up), .. }) = self.clients.get(&id) else { return };
-        if !up.stepped_aside || !up.sa.children().is_empty() {
+        if !up.stepped_aside || up.children().next().is_some() {
             return;
         }
         let name = up.name.clone();
-        let newer = |(_, client): &(&u64, &Client)| matches!(&client.state, State::Up(up) if up.name == name && up.silent.is_some());
+        let newer = |(_, client): &(&u64, &Client)| matches!(&client.state, State::Up(up) if up.name == name && up.silent);
         let heirs: Vec<u64> = self.clients.iter().filter(newer).map(|(id, _)| *id).collect();
         heirs.into_iter().for_each(|heir| self.let_carry(heir));
     }
@@ -193,7 +191,7 @@ impl Gateway {
             if up.replaced || up.name != name {
                 continue;
             }
-            for child in up.sa.children() {
+            for child in up.children() {
                 let client = ClientId(*id);
                 self.events.push_back(GatewayEvent::ChildDown { client, spi_in: child.spi_in });
             }
@@ -201,7 +199,7 @@ impl Gateway {
             let (client, name) = (ClientId(*id), up.name.clone());
             self.events.push_back(GatewayEvent::ClientGone { client, name, reason: CloseReason::Deleted });
             up.replaced = true;
-            up.sa.close(now, rng);
+            up.close(now, rng);
             older.push(*id);
         }
         for id in older {
@@ -216,7 +214,7 @@ impl Gateway {
     fn fresh_spi(&self, rng: &mut dyn CryptoRng) -> u64 {
         loop {
             let spi = rng.next_u64();
-            if spi != 0 && !self.clients.contains_key(&spi) {
+            if spi != 0 && !self.clients.contains_key(&spi) && !self.by_spi.contains_key(&spi) {
                 return spi;
             }
         }

@@ -8,6 +8,8 @@ use ropewalk_ike::exchange::sa::CloseReason;
 use ropewalk_ike::exchange::{IkeSpis, Path};
 use ropewalk_ike::proposal::ChosenIke;
 
+use crate::carriage::Carriage;
+
 /// A client, by our SPI of its IKE_SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u64);
@@ -44,12 +46,12 @@ pub enum GatewayEvent {
         /// Where to send.
         path: Path,
     },
-    /// Packets to the client's inner addresses leave by this CHILD_SA from now on.
-    ChildCarries {
+    /// Packets to the client's inner addresses leave by these CHILD_SAs from now on.
+    Carriage {
         /// Whose.
         client: ClientId,
-        /// Our SPI of it.
-        spi_in: u32,
+        /// Which.
+        carriage: Carriage,
     },
     /// A CHILD_SA to remove.
     ChildDown {
@@ -58,10 +60,12 @@ pub enum GatewayEvent {
         /// Our SPI of it.
         spi_in: u32,
     },
-    /// The client is to be sent to by another path.
+    /// What goes by some of a client's CHILD_SAs is to be sent by another path.
     PathChanged {
         /// Whose.
         client: ClientId,
+        /// Our SPIs of them.
+        children: Vec<u32>,
         /// The new one.
         path: Path,
     },
@@ -85,10 +89,27 @@ pub struct ClientInfo {
     pub name: String,
     /// Its inner addresses.
     pub addresses: Vec<IpAddr>,
-    /// Where it is.
+    /// Where it is: the far end of the path that carries.
     pub remote: SocketAddr,
-    /// The suite of its IKE_SA.
+    /// The suite of that path's IKE_SA.
     pub suite: ChosenIke,
+    /// Our SPIs of its CHILD_SAs, over all paths.
+    pub children: Vec<u32>,
+    /// Its paths, the oldest first.
+    pub paths: Vec<PathInfo>,
+    /// With what it is sent to; `None` without a CHILD_SA.
+    pub carriage: Option<Carriage>,
+}
+
+/// One path of a client, for whoever asks.
+#[derive(Clone, Debug)]
+pub struct PathInfo {
+    /// Where it leads.
+    pub path: Path,
+    /// The SPIs of its IKE_SA.
+    pub spis: IkeSpis,
     /// Our SPIs of its CHILD_SAs.
     pub children: Vec<u32>,
+    /// It is the main one.
+    pub main: bool,
 }

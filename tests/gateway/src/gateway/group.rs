@@ -1,6 +1,7 @@
 //! Who of the clients belongs to the group, and what they are told.
 
 use rand_core::CryptoRng;
+use ropewalk_ike::exchange::sa::IkeSa;
 use ropewalk_ike::time::Instant;
 
 use super::{Client, Gateway, State};
@@ -11,12 +12,10 @@ impl Gateway {
     pub(super) fn admit_to_group(&mut self, now: Instant, id: u64, rng: &mut dyn CryptoRng) {
         let Some(settings) = self.settings.group else { return };
         let Some(Client { state: State::Up(up), .. }) = self.clients.get_mut(&id) else { return };
-        if !up.sa.features().multi_point {
-            return;
-        }
+        let Some(main) = up.main_mut().filter(|main| main.sa.features().multi_point) else { return };
         let group = self.group.get_or_insert_with(|| Group::new(now, settings, rng));
         for put in group.for_newcomer(now) {
-            up.sa.hand_out(now, &put, rng);
+            main.sa.hand_out(now, &put, rng);
         }
     }
 
@@ -25,14 +24,14 @@ impl Gateway {
         let Some(group) = &mut self.group else { return 0 };
         let put = group.renew(now, rng);
         tracing::info!(spi = format_args!("{:08x}", put.spi), "the group has a new SA");
-        self.tell_group(now, |up| up.sa.hand_out(now, &put, rng))
+        self.tell_group(now, |main| main.hand_out(now, &put, rng))
     }
 
     /// Takes the group's SAs back; how many endpoints there are. Who comes later is handed a new one.
     pub fn end_group(&mut self, now: Instant, rng: &mut dyn CryptoRng) -> usize {
         let Some(group) = self.group.take() else { return 0 };
         let spis = group.spis();
-        self.tell_group(now, |up| spis.iter().for_each(|spi| up.sa.take_back(now, *spi, rng)))
+        self.tell_group(now, |main| spis.iter().for_each(|spi| main.take_back(now, *spi, rng)))
     }
 
     pub(super) fn group_timeout(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
@@ -41,14 +40,14 @@ impl Gateway {
         }
     }
 
-    fn tell_group(&mut self, now: Instant, mut tell: impl FnMut(&mut crate::up::Up)) -> usize {
+    fn tell_group(&mut self, now: Instant, mut tell: impl FnMut(&mut IkeSa)) -> usize {
         let mut told = Vec::new();
         for (id, client) in &mut self.clients {
             if let State::Up(up) = &mut client.state
                 && up.is_current()
-                && up.sa.features().multi_point
+                && let Some(main) = up.main_mut().filter(|main| main.sa.features().multi_point)
             {
-                tell(up);
+                tell(&mut main.sa);
                 told.push(*id);
             }
         }

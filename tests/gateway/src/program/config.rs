@@ -13,6 +13,7 @@ use ropewalk_ike::auth::{ClientCertificate, TrustAnchors};
 use ropewalk_ike::exchange::crash::TokenMaker;
 use ropewalk_ike::exchange::lifetime::Lifetimes;
 use ropewalk_ike::proposal::{parse_esp_list, parse_ike_list};
+use ropewalk_ike::wire::keep_old_ike_sa::DEFAULT_NOTIFY_TYPE;
 use ropewalk_ike::wire::{GatewayName, Identification};
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -141,6 +142,10 @@ struct Options {
     cookie: Cookie,
     fragmentation: bool,
     mobike: bool,
+    /// Several IKE_SAs for one client (KEEP_OLD_IKE_SA).
+    keep_old: bool,
+    /// The number of its notify.
+    keep_old_notify: u16,
     force_encapsulation: bool,
     unique: bool,
     dpd: u64,
@@ -184,6 +189,8 @@ impl Default for Options {
             cookie: Cookie::Load,
             fragmentation: true,
             mobike: true,
+            keep_old: true,
+            keep_old_notify: DEFAULT_NOTIFY_TYPE,
             force_encapsulation: false,
             unique: true,
             dpd: 60,
@@ -215,11 +222,18 @@ impl Config {
         Self::parse(&text).with_context(|| path.display().to_string())
     }
 
+    /// Does not speak KEEP_OLD_IKE_SA, whatever the file says.
+    pub fn without_keep_old(&mut self) {
+        self.options.keep_old = false;
+    }
+
     fn parse(text: &str) -> anyhow::Result<Self> {
         let config: Self = toml::from_str(text)?;
         ensure!(!config.pools.is_empty(), "pools: there are no addresses for clients");
         ensure!(!config.traffic.is_empty(), "traffic: there is nothing that clients may reach");
         ensure!(!config.listen.addresses.is_empty(), "listen.addresses: there is nowhere to listen");
+        let number = config.options.keep_old_notify;
+        ensure!(number > 40960, "options.keep_old_notify: not a private-use number of a status notify");
         Ok(config)
     }
 
@@ -266,6 +280,7 @@ impl Config {
         }
         settings.fragmentation = self.options.fragmentation;
         settings.mobike = self.options.mobike;
+        settings.keep_old = self.options.keep_old.then_some(self.options.keep_old_notify);
         settings.addresses.clone_from(&self.mobike.addresses);
         settings.return_routability = self.mobike.return_routability;
         settings.refused_moves.clone_from(&self.mobike.refused);
@@ -340,6 +355,17 @@ mod tests {
     }
 
     #[test]
+    fn keep_old_ike_sa_has_a_number_and_a_switch() {
+        let settings = |text: &str| Config::parse(&format!("{LEAST}{text}")).unwrap().settings().unwrap();
+        assert_eq!(settings("").keep_old, Some(50213));
+        assert_eq!(settings("[options]\nkeep_old_notify = 50999").keep_old, Some(50999));
+        assert_eq!(settings("[options]\nkeep_old = false").keep_old, None);
+        let mut config = Config::parse(LEAST).unwrap();
+        config.without_keep_old();
+        assert_eq!(config.settings().unwrap().keep_old, None);
+    }
+
+    #[test]
     fn the_example_in_the_readme_is_understood() {
         let readme = include_str!("../../README.md");
         let example = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
@@ -368,6 +394,7 @@ mod tests {
         wrong("certificate = \"/nowhere\"", "go together");
         wrong("[[user]]\nname = \"a\"\npassword = \"b\"", "users need a certificate");
         wrong("[certificates]\nallow = true", "needs ca");
+        wrong("[options]\nkeep_old_notify = 16404", "private-use");
         wrong("[listen]\naddresses = []", "nowhere to listen");
     }
 }

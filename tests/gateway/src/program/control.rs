@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use ropewalk_gateway::Gateway;
+use ropewalk_gateway::{Gateway, PathInfo};
 use serde_json::{Value, json};
 
 use super::plane::Plane;
@@ -38,6 +38,8 @@ pub enum Order<'a> {
         /// The IKE_SAs.
         ike: bool,
     },
+    /// Ask all clients for a further IKE_SA.
+    AddPath,
     /// Send all clients to another gateway.
     Redirect(&'a str),
     /// Something else.
@@ -117,11 +119,27 @@ pub fn list(gateway: &Gateway, plane: &Plane) -> Value {
             "remote": info.remote,
             "suite": info.suite.to_string(),
             "children": info.children.len(),
+            "paths": info.paths.iter().map(|path| path_of(path, plane)).collect::<Vec<_>>(),
             "bytes_in": bytes_in,
             "bytes_out": bytes_out,
         })
     };
     gateway.clients().into_iter().map(of).collect()
+}
+
+/// One path of a client.
+fn path_of(path: &PathInfo, plane: &Plane) -> Value {
+    let (bytes_in, bytes_out) = plane.octets_of(&path.children);
+    json!({
+        "remote": path.path.remote,
+        "local": path.path.local,
+        "spi_i": format!("{:016x}", path.spis.initiator),
+        "spi_r": format!("{:016x}", path.spis.responder),
+        "children": path.children.iter().map(|spi| format!("{spi:08x}")).collect::<Vec<_>>(),
+        "main": path.main,
+        "bytes_in": bytes_in,
+        "bytes_out": bytes_out,
+    })
 }
 
 /// The counters.
@@ -149,6 +167,7 @@ fn order(line: &str) -> Order<'_> {
         None if line.trim() == "stats" => Order::Stats,
         Some(("rekey", "child")) => Order::Rekey { ike: false },
         Some(("rekey", "ike")) => Order::Rekey { ike: true },
+        Some(("add", "path")) => Order::AddPath,
         Some(("disconnect", name)) => Order::Disconnect(name.trim()),
         Some(("redirect", to)) => Order::Redirect(to.trim()),
         None | Some(_) => Order::Unknown,
@@ -165,6 +184,7 @@ mod tests {
         assert_eq!(order("stats"), Order::Stats);
         assert_eq!(order("disconnect CN=Alice Adams\n"), Order::Disconnect("CN=Alice Adams"));
         assert_eq!(order("rekey ike\n"), Order::Rekey { ike: true });
+        assert_eq!(order("add path"), Order::AddPath);
         assert_eq!(order("redirect 192.0.2.1"), Order::Redirect("192.0.2.1"));
         assert_eq!(order("disconnect"), Order::Unknown);
         assert_eq!(order(""), Order::Unknown);

@@ -190,9 +190,9 @@ impl Program {
                         self.gateway.delete_child(now, client, spi_in, &mut self.rng);
                     }
                 }
-                GatewayEvent::ChildCarries { client: _, spi_in } => self.plane.carry(spi_in),
+                GatewayEvent::Carriage { client: _, carriage } => self.plane.carry(carriage.main),
                 GatewayEvent::ChildDown { client: _, spi_in } => self.plane.remove(spi_in),
-                GatewayEvent::PathChanged { client, path } => self.plane.follow(client, path),
+                GatewayEvent::PathChanged { client: _, children, path } => self.plane.follow(&children, path),
                 GatewayEvent::ClientUp { .. } | GatewayEvent::ClientGone { .. } => {}
             }
         }
@@ -214,13 +214,15 @@ impl Program {
                 Order::Rekey { ike } => {
                     serde_json::json!({ "rekeying": self.gateway.rekey_all(now, ike, &mut self.rng) })
                 }
+                Order::AddPath => {
+                    serde_json::json!({ "asked": self.gateway.add_paths(now, &mut self.rng) })
+                }
                 Order::Redirect(to) => {
                     let to = config::gateway_name(to);
                     serde_json::json!({ "redirected": self.gateway.redirect_all(now, &to, &mut self.rng) })
                 }
                 Order::Unknown => {
-                    let known =
-                        "known: list, stats, disconnect NAME, rekey child, rekey ike, redirect GATEWAY";
+                    let known = "known: list, stats, disconnect NAME, rekey child, rekey ike, add path, redirect GATEWAY";
                     serde_json::json!({ "error": known })
                 }
             };

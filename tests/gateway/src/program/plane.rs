@@ -179,13 +179,17 @@ impl Plane {
         self.fit_mtu();
     }
 
-    /// Sends to a client by another path.
-    pub fn follow(&mut self, client: ClientId, path: Path) {
-        for child in self.children.values_mut().filter(|child| child.client == client) {
-            child.path = path;
+    /// Sends what goes by these CHILD_SAs of a client by another path.
+    pub fn follow(&mut self, moved: &[u32], path: Path) {
+        let mut clients = Vec::new();
+        for spi_in in moved {
+            if let Some(child) = self.children.get_mut(spi_in) {
+                child.path = path;
+                clients.push(child.client);
+            }
         }
         let mut children: Vec<&Child> =
-            self.children.values().filter(|child| child.client == client).collect();
+            self.children.values().filter(|child| clients.contains(&child.client)).collect();
         children.sort_by_key(|child| child.order);
         for child in children {
             self.route(child);
@@ -214,6 +218,15 @@ impl Plane {
     #[must_use]
     pub fn octets(&self, client: ClientId) -> (u64, u64) {
         let children = self.children.values().filter(|child| child.client == client);
+        children.fold((0, 0), |(received, sent), child| {
+            (received + child.inbound.counters().bytes, sent + child.outbound.counters().bytes)
+        })
+    }
+
+    /// Octets that these CHILD_SAs received and sent.
+    #[must_use]
+    pub fn octets_of(&self, children: &[u32]) -> (u64, u64) {
+        let children = children.iter().filter_map(|spi_in| self.children.get(spi_in));
         children.fold((0, 0), |(received, sent), child| {
             (received + child.inbound.counters().bytes, sent + child.outbound.counters().bytes)
         })
