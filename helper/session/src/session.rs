@@ -19,13 +19,14 @@ mod reauth;
 mod renewal;
 mod roaming;
 mod strands;
+mod stray;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand_core::CryptoRng;
-use ropewalk_ike::error::PeerMisbehaved;
+use ropewalk_ike::error::{PeerMisbehaved, WireError};
 use ropewalk_ike::exchange::config::LocalAuth;
 use ropewalk_ike::exchange::nat::NatSituation;
 use ropewalk_ike::exchange::sa::{Features, IkeSa};
@@ -145,6 +146,8 @@ pub struct Session {
     fading: Fading,
     group: Group,
     reauth: Reauth,
+    /// When the gateway was told last of what it sends and nothing here belongs to.
+    told_at: Option<Instant>,
     transmits: VecDeque<Transmit>,
     commands: VecDeque<Command>,
 }
@@ -177,6 +180,7 @@ impl Session {
             fading: Fading::default(),
             group: Group::default(),
             reauth: Reauth::default(),
+            told_at: None,
             transmits: VecDeque::new(),
             commands: VecDeque::new(),
         }
@@ -306,6 +310,9 @@ impl Session {
                 self.drain_sa(now, rng);
                 if matches!(result, Err(PeerMisbehaved::NotEncrypted | PeerMisbehaved::WrongSpi)) {
                     self.heed_hint(now, path, datagram, rng);
+                }
+                if let Err(PeerMisbehaved::Wire(WireError::UnsupportedMajorVersion { major })) = result {
+                    self.refuse_version(now, path, datagram, major);
                 }
                 self.review(now);
                 result

@@ -386,7 +386,7 @@ impl Connection {
                     }
                 }
                 Event::UnknownSpi { spi, remote, .. } => {
-                    tracing::debug!(spi, %remote, "ESP for an unknown SPI");
+                    self.session.unknown_spi(now, spi, remote, &mut self.rng);
                 }
                 Event::PathMtu { socket, mtu, .. } => self.tunnel.path_mtu(socket, mtu),
                 Event::SocketError { socket, errno, remote } => {
@@ -408,7 +408,12 @@ impl Connection {
                     tracing::debug!(spi, remaining, "sequence numbers run low");
                     self.session.sequence_low(now, spi, &mut self.rng);
                 }
-                Event::PeerMoved { .. } | Event::NoEgress { .. } => {}
+                Event::PeerMoved { spi, socket, local, remote } => {
+                    if let Some(link) = self.tunnel.links().of_socket(socket) {
+                        self.session.esp_came_by(spi, Path { link, local, remote });
+                    }
+                }
+                Event::NoEgress { .. } => {}
                 _ => {}
             }
         }

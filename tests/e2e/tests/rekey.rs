@@ -233,6 +233,21 @@ fn our_rekeys_of_child_and_ike_sa_are_not_noticed_by_traffic() -> Result<()> {
 }
 
 #[test]
+fn a_limit_of_octets_renews_the_child_again_and_again_and_traffic_does_not_notice() -> Result<()> {
+    in_lab(|lab| {
+        let up = Up::new(lab, AuthKind::Psk, "aes256gcm16", "child_rekey_bytes = 8000000\n", 0)?;
+        up.unnoticed(|| {
+            for _ in 0..3 {
+                let child = up.client.status_at(CHILD)?;
+                up.changes(CHILD, &child, PATIENCE)?;
+            }
+            Ok(())
+        })?;
+        up.at_rest()
+    })
+}
+
+#[test]
 fn a_login_that_holds_for_a_time_only_is_renewed_before_and_traffic_does_not_notice() -> Result<()> {
     in_lab(|lab| {
         let up = Up::new(lab, AuthKind::EapMschapv2, "aes256gcm16", "", 20)?;

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use rand_core::CryptoRng;
 use ropewalk_ike::error::{PeerMisbehaved, WireError};
 use ropewalk_ike::exchange::child::ChildSa;
+use ropewalk_ike::exchange::version::refuse_version;
 use ropewalk_ike::exchange::{Path, Transmit};
 use ropewalk_ike::time::{Instant, UnixTime};
 use ropewalk_ike::wire::{ExchangeType, GatewayName, Header, Message};
@@ -217,7 +218,7 @@ impl Gateway {
         let parsed = match Message::parse(datagram) {
             Ok(parsed) => parsed,
             Err(WireError::UnsupportedMajorVersion { major }) => {
-                let answer = stray::other_version(datagram, major).filter(|_| self.limit.allow(now));
+                let answer = refuse_version(datagram, major, false).filter(|_| self.limit.allow(now));
                 self.transmits.extend(answer.map(|message| Transmit { path, message }));
                 return Err(WireError::UnsupportedMajorVersion { major }.into());
             }
@@ -250,7 +251,9 @@ impl Gateway {
 
     /// Tells of authenticated ESP that came in with our SPI `spi_in` at this time: the client is alive.
     pub fn note_inbound(&mut self, spi_in: u32, at: Instant) {
-        if let Some((_, strand)) = self.owner_of(spi_in).and_then(strand_of(spi_in)) {
+        if let Some((_, strand)) = self.owner_of(spi_in).and_then(strand_of(spi_in))
+            && strand.sa.comes_as_expected(spi_in)
+        {
             strand.sa.note_inbound(at);
         }
     }
@@ -321,6 +324,7 @@ impl Gateway {
     pub fn peer_moved(&mut self, now: Instant, spi_in: u32, path: Path) {
         if let Some((id, up)) = self.owner_of(spi_in) {
             if let Some(strand) = up.strand_of(spi_in) {
+                strand.sa.esp_came_by(spi_in, path);
                 strand.sa.follow_peer(path);
             }
             self.drain(now, id);

@@ -70,6 +70,8 @@ pub enum RedirectAt {
     Init,
     /// In the answer to IKE_AUTH, once they have proved themselves.
     Auth,
+    /// In the first answer to IKE_AUTH: those with EAP by the name that they give, before its rounds.
+    Name,
 }
 
 /// What is thought of IKE_AUTH without a CHILD_SA (RFC 6023).

@@ -30,30 +30,6 @@ pub fn invalid_spi(spi: u32) -> Vec<u8> {
     emit_message(&header, &[Payload::Notify(notify)])
 }
 
-/// The answer to a request of a higher major version (RFC 7296 section 2.5), of which only the header's fixed fields can
-/// be understood.
-#[must_use]
-pub fn other_version(datagram: &[u8], major: u8) -> Option<Vec<u8>> {
-    const FLAG_RESPONSE: u8 = 0x20;
-    let (spi_i, rest) = datagram.split_first_chunk::<8>()?;
-    let (spi_r, rest) = rest.split_first_chunk::<8>()?;
-    let (&[_next, _version, exchange, bits], rest) = rest.split_first_chunk::<4>()?;
-    let (message_id, _) = rest.split_first_chunk::<4>()?;
-    if major < 2 || bits & FLAG_RESPONSE != 0 {
-        return None;
-    }
-    let header = Header {
-        spi_i: u64::from_be_bytes(*spi_i),
-        spi_r: u64::from_be_bytes(*spi_r),
-        next_payload: 0,
-        exchange: exchange.into(),
-        flags: Flags { initiator: false, response: true, version: false },
-        message_id: u32::from_be_bytes(*message_id),
-    };
-    let notify = Payload::Notify(Notify::status(NotifyType::InvalidMajorVersion));
-    Some(emit_message(&header, &[notify]))
-}
-
 #[cfg(test)]
 mod tests {
     use ropewalk_ike::wire::{Message, find_notify};
@@ -89,18 +65,5 @@ mod tests {
         assert_eq!(notify.data, [1, 2, 3, 4]);
         assert_eq!((said.header.spi_i, said.header.spi_r), (0, 0));
         assert!(said.header.flags.initiator && !said.header.flags.response);
-    }
-
-    #[test]
-    fn a_request_of_version_3_is_answered_in_version_2_and_others_are_not() {
-        let mut datagram = emit_message(&request(), &[]);
-        datagram[17] = 0x30;
-        let answer = Message::parse(&other_version(&datagram, 3).unwrap()).unwrap();
-        assert!(find_notify(&answer.payloads, NotifyType::InvalidMajorVersion).is_some());
-        assert_eq!(answer.header.message_id, 7);
-        assert_eq!(other_version(&datagram, 1), None);
-        assert_eq!(other_version(&datagram[..23], 3), None);
-        datagram[19] |= 0x20;
-        assert_eq!(other_version(&datagram, 3), None, "a response");
     }
 }

@@ -83,6 +83,21 @@ fn a_redirect_in_ike_auth_is_followed_once_the_gateway_has_proved_itself() {
 }
 
 #[test]
+fn a_client_with_eap_is_sent_elsewhere_before_it_shows_its_password() {
+    let mut setup = Setup::new(Auth::Eap);
+    setup.gateway.redirect = Some((RedirectAt::Name, second()));
+    let mut world = two_gateways(setup, None, 104);
+    world.connect();
+    assert!(world.run_to(Phase::Connected, SOON), "{:?}", world.client.session.snapshot());
+    assert_eq!(world.second_log.len(), 1);
+    assert!(world.gateway_log.is_empty());
+    // The identity, and nothing of EAP.
+    let mut rounds: Vec<_> = requests(&world, GATEWAY, ExchangeType::IkeAuth);
+    rounds.dedup();
+    assert_eq!(rounds.len(), 1, "one request, and no EAP round");
+}
+
+#[test]
 fn a_connected_client_that_is_sent_elsewhere_goes_and_takes_its_leave() {
     let mut world = two_gateways(Setup::new(Auth::Psk), None, 93);
     world.connect();
@@ -261,4 +276,67 @@ fn a_client_that_lost_its_memory_replaces_its_old_ike_sa() {
     assert!(world.run_to(Phase::Connected, SOON));
     world.run_for(SOON);
     assert_eq!(world.gateway.as_ref().unwrap().clients().len(), 1, "INITIAL_CONTACT");
+}
+
+/// What the client sends in the next second, and how many of it are in the clear.
+fn sent_in_a_second(world: &mut World) -> (usize, usize) {
+    let before = world.network.recorded().len();
+    world.run_for(Duration::from_secs(1));
+    let later = world.network.recorded().iter().skip(before);
+    let ours = later.filter(|datagram| datagram.destination.ip() == GATEWAY);
+    let parsed: Vec<_> = ours.map(|datagram| Message::parse(&datagram.bytes).unwrap()).collect();
+    let clear = parsed.iter().filter(|message| message.encrypted.is_none());
+    (parsed.len(), clear.count())
+}
+
+#[test]
+fn a_request_of_another_version_from_the_gateway_is_refused_in_ours_and_only_so_often() {
+    let mut world = World::new(Setup::new(Auth::Psk), Faults::default(), 102);
+    world.network.record();
+    world.connect();
+    assert!(world.run_to(Phase::Connected, SOON));
+    world.run_for(SOON);
+    let spis = world.client.session.snapshot().ike.unwrap().spis;
+    let header = Header {
+        spi_i: spis.initiator,
+        spi_r: spis.responder,
+        next_payload: 0,
+        exchange: ExchangeType::Informational,
+        flags: Flags { initiator: false, response: false, version: false },
+        message_id: 0,
+    };
+    let mut request = emit_message(&header, &[]);
+    request[17] = 0x30;
+    world.forge_to_client(4501, SocketAddr::new(CLIENT, 50_001), request.clone());
+    assert_eq!(sent_in_a_second(&mut world), (0, 0), "from elsewhere it gets nothing");
+    let before = world.network.recorded().len();
+    for _ in 0..100 {
+        world.forge_to_client(4500, SocketAddr::new(CLIENT, 50_001), request.clone());
+    }
+    let sent: Vec<_> = world.network.recorded()[before..].to_vec();
+    assert_eq!(sent.len(), 1);
+    let answer = Message::parse(&sent[0].bytes).unwrap();
+    assert!(find_notify(&answer.payloads, NotifyType::InvalidMajorVersion).is_some());
+    assert!(answer.header.flags.initiator && answer.header.flags.response);
+    assert_eq!(world.client.phase(), Phase::Connected);
+}
+
+#[test]
+fn a_gateway_that_sends_esp_for_an_unknown_spi_is_told_so_in_the_ike_sa() {
+    let mut world = World::new(Setup::new(Auth::Psk), Faults::default(), 103);
+    world.network.record();
+    world.connect();
+    assert!(world.run_to(Phase::Connected, SOON));
+    world.run_for(SOON);
+    let gateway = SocketAddr::new(GATEWAY, 4500);
+    let stranger = SocketAddr::new(GATEWAY, 4501);
+    world.client.session.unknown_spi(world.now, 0x0bad_0bad, stranger, &mut world.rng);
+    assert_eq!(sent_in_a_second(&mut world), (0, 0), "nobody else is told");
+    for _ in 0..100 {
+        world.client.session.unknown_spi(world.now, 0x0bad_0bad, gateway, &mut world.rng);
+    }
+    assert_eq!(sent_in_a_second(&mut world), (1, 0), "one protected request");
+    world.run_for(Duration::from_secs(10));
+    world.carry().unwrap();
+    assert_eq!((world.client.children.len(), world.gateway_children.len()), (1, 1), "nothing changes");
 }

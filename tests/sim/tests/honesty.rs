@@ -15,9 +15,9 @@ use ropewalk_sim::{Auth, Faults, Setup, World};
 
 const SEEDS: u64 = 60;
 const STEP: Duration = Duration::from_millis(100);
-/// With traffic: two seconds until its silence is asked about, two more until that is told, and a step of each. Two seconds
-/// later when traffic was not answered a moment ago either, though the gateway was.
-const UNHEARD: Duration = Duration::from_millis(6500);
+/// With traffic: a second until its silence is asked about, two where traffic was not answered a moment ago either, though the
+/// gateway was; two more until that is told, and a step of each.
+const UNHEARD: Duration = Duration::from_millis(4200);
 /// What the machine knows itself is told by then.
 const KNOWN: Duration = Duration::from_secs(2);
 const NETWORKS: [IpAddr; 3] = [

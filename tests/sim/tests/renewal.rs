@@ -7,7 +7,7 @@ use std::time::Duration;
 use ropewalk_gateway::User;
 use ropewalk_ike::exchange::lifetime::Lifetimes;
 use ropewalk_ike::proposal::parse_esp_list;
-use ropewalk_session::{Cause, Phase};
+use ropewalk_session::{Cause, Phase, Traffic};
 use ropewalk_sim::setup::ike;
 use ropewalk_sim::{Auth, Faults, Setup, World};
 
@@ -117,6 +117,37 @@ fn a_pfs_mismatch_is_told_with_the_line_to_change_while_the_connection_stands() 
         world.gateway.as_mut().unwrap().settings_mut().esp_proposals = parse_esp_list(&[ours]).unwrap();
         stays_usable(&mut world, 3 * HOUR);
         assert_eq!(world.client.session.snapshot().error, None);
+    }
+}
+
+#[test]
+fn when_sequence_numbers_or_octets_run_out_the_child_is_renewed_at_once_without_a_gap() {
+    for octets in [None, Some(1_000_000)] {
+        let mut setup = Setup::new(Auth::Psk);
+        setup.client.initiator.lifetimes = Lifetimes { child_octets: octets, ..Lifetimes::default() };
+        let mut world = connected(setup, 46);
+        stays_usable(&mut world, MINUTE);
+        let (spi_in, _) = world.client.egress.unwrap();
+        let child = world.client.children.iter().find(|child| child.spi_in == spi_in).unwrap();
+        let (now, spi_out) = (world.now, child.spi_out);
+        if octets.is_some() {
+            for received in [999_999, 1_000_000] {
+                assert_eq!(world.client.egress.unwrap().0, spi_in, "not before");
+                let traffic = Traffic { spi_in, received, sent: 0, last_in: Some(now), last_out: None };
+                world.client.session.note_traffic(now, &traffic, &mut world.rng);
+                world.run_for(Duration::from_millis(500));
+            }
+        } else {
+            world.client.session.sequence_low(now, spi_out ^ 1, &mut world.rng);
+            world.run_for(Duration::from_millis(500));
+            assert_eq!(world.client.egress.unwrap().0, spi_in, "another SPI's numbers");
+            world.client.session.sequence_low(now, spi_out, &mut world.rng);
+        }
+        stays_usable(&mut world, SOON);
+        assert_ne!(world.client.egress.unwrap().0, spi_in);
+        world.run_for(MINUTE);
+        assert_eq!((world.client.children.len(), world.gateway_children.len()), (1, 1));
+        world.carry().unwrap();
     }
 }
 

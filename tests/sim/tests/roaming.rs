@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ropewalk_ike::wire::{ExchangeType, Message};
 use ropewalk_session::Phase;
 use ropewalk_sim::setup::{CLIENT, GATEWAY, GATEWAY_V6};
 use ropewalk_sim::{Auth, Faults, Setup, World};
@@ -286,4 +287,22 @@ fn a_sleep_into_another_network_moves_and_a_long_one_sets_up_anew() {
     arrives(&mut world, CAFE, SOON);
     assert_eq!(world.inner_addresses(), addresses);
     assert!(entries(&world) >= 2);
+}
+
+#[test]
+fn the_gateways_further_addresses_are_for_moves_and_for_nothing_else() {
+    let mut setup = Setup::new(Auth::Psk);
+    setup.gateway.addresses = vec![GATEWAY, GATEWAY_V6];
+    let mut world = connected(setup, 61);
+    world.network.record();
+    world.stop_gateway();
+    world.client.session.check_liveness(world.now, &mut world.rng);
+    assert!(world.run_to(Phase::Reconnecting, MINUTE));
+    world.run_for(5 * MINUTE);
+    let begun = |bytes: &[u8]| {
+        Message::parse(bytes).is_ok_and(|message| message.header.exchange == ExchangeType::IkeSaInit)
+    };
+    let first = world.network.recorded().iter().filter(|datagram| begun(&datagram.bytes));
+    let asked: Vec<IpAddr> = first.map(|datagram| datagram.destination.ip()).collect();
+    assert!(!asked.is_empty() && asked.iter().all(|to| *to == GATEWAY), "{asked:?}");
 }

@@ -1,12 +1,14 @@
 //! INFORMATIONAL: deletion, liveness and news (RFC 7296 sections 1.4 and 2.4).
 
+use rand_core::CryptoRng;
+
 use super::Path;
 use super::Role;
 use super::lifetime::auth_lifetime;
-use super::sa::{CloseReason, IkeSa, SaEvent};
+use super::sa::{CloseReason, IkeSa, SaEvent, Task};
 use crate::error::PeerMisbehaved;
 use crate::time::Instant;
-use crate::wire::{Delete, NotifyType, Payload, Protocol, Redirect, find_notify};
+use crate::wire::{Delete, Notify, NotifyType, Payload, Protocol, Redirect, find_notify};
 
 impl IkeSa {
     /// Answers the peer's INFORMATIONAL request: the answer, and what was wrong with the request.
@@ -52,6 +54,13 @@ impl IkeSa {
             answer.push(Payload::Delete(Delete::esp(deleted)));
         }
         (answer, outcome)
+    }
+
+    /// Tells the peer that it sends ESP for an SPI that is not known here (section 2.21.4).
+    pub fn tell_invalid_spi(&mut self, now: Instant, spi: u32, rng: &mut dyn CryptoRng) {
+        let notify = Notify::new(NotifyType::InvalidSpi, spi.to_be_bytes().to_vec());
+        self.tasks.push_back(Task::Inform(vec![Payload::Notify(notify)]));
+        self.start_next(now, rng);
     }
 
     /// A gateway that sends us elsewhere (RFC 5685 section 5).

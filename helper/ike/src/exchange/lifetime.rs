@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::Path;
 use super::child::ChildSa;
 use crate::time::Instant;
 use crate::wire::{NotifyType, Payload, find_notify};
@@ -113,6 +114,10 @@ pub(super) struct ChildLife {
     pub(super) unproven: bool,
     /// Another one is used in its place, and the peer is to delete this one.
     pub(super) redundant: bool,
+    /// Something came in by it.
+    pub(super) heard: bool,
+    /// By which path ESP comes in, once that is known to be of interest.
+    pub(super) came_by: Option<Path>,
 }
 
 impl ChildLife {
@@ -126,6 +131,8 @@ impl ChildLife {
             successor: None,
             unproven: false,
             redundant: false,
+            heard: false,
+            came_by: None,
         }
     }
 

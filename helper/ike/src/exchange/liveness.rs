@@ -2,8 +2,7 @@
 //!
 //! Whoever receives anything authentic from the peer knows that it lives, so nothing is asked while traffic flows. After
 //! the profile's time of silence an empty INFORMATIONAL asks. When we send and nothing comes back, that is asked at once:
-//! either the traffic goes one way only, which the answer shows and after which we ask less and less often, or the peer is
-//! gone.
+//! either the traffic goes one way only, which the answer shows and after which we ask half as often, or the peer is gone.
 
 use std::time::Duration;
 
@@ -13,9 +12,13 @@ use super::retransmit::RetransmitPolicy;
 use super::sa::{IkeSa, Task};
 use crate::time::Instant;
 
-/// What is sent and not answered for so long is asked about: more than the slowest path's round trip and a delayed
-/// acknowledgement, less than people wait.
-const STALL: Duration = Duration::from_secs(2);
+/// What is sent and not answered for so long is asked about: more than the slowest path's round trip of 600 ms and a delayed
+/// acknowledgement of 200 ms, less than people wait.
+const STALL: Duration = Duration::from_secs(1);
+
+/// The same while traffic is known to go one way only. What happens to the path then is told no later than this and the
+/// time that an unanswered request is given, for the price of one small exchange.
+const ONE_WAY: Duration = Duration::from_secs(2);
 
 /// What we sent since the peer was last heard of.
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +117,7 @@ impl IkeSa {
     /// The peer lives, though our traffic is not answered: that is asked about less often from now on.
     pub(super) fn liveness_answered(&mut self) {
         if self.stall.since.take().is_some() {
-            self.stall.patience = self.stall.patience.saturating_mul(2);
+            self.stall.patience = ONE_WAY;
         }
     }
 }

@@ -32,6 +32,7 @@ pub mod rekey_ike;
 mod renewal;
 pub mod retransmit;
 pub mod sa;
+pub mod version;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -98,6 +98,7 @@ impl IkeSa {
     /// the peer has it; many octets make it due for renewal at the next [`Self::handle_timeout`].
     pub fn note_traffic(&mut self, now: Instant, spi_in: u32, received: u64, sent: u64) {
         let Some(life) = self.renewal.life(spi_in) else { return };
+        life.heard |= received > 0;
         life.note_octets(now, received.max(sent));
         if received == 0 || !life.unproven {
             return;

@@ -17,7 +17,7 @@ impl Session {
     /// What a CHILD_SA has carried so far.
     pub fn note_traffic(&mut self, now: Instant, traffic: &Traffic, rng: &mut dyn CryptoRng) {
         let State::Connected(sa) = &mut self.state else { return };
-        if let Some(at) = traffic.last_in {
+        if let Some(at) = traffic.last_in.filter(|_| sa.comes_as_expected(traffic.spi_in)) {
             sa.note_inbound(at);
         }
         if let Some(at) = traffic.last_out {

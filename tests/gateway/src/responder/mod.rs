@@ -154,8 +154,13 @@ impl HalfOpen {
         if header.exchange == ExchangeType::Informational {
             return self.leave(header, &payloads, state, transmits, rng);
         }
+        let first = matches!(state, AuthState::First(_));
         match state.handle(&self.agreed, desk, &payloads, rng) {
-            Verdict::Next(state, answer) => {
+            Verdict::Next(state, mut answer) => {
+                if first && let Some(redirect) = self.redirection(desk, &[RedirectAt::Name]) {
+                    answer.retain(|payload| !matches!(payload, Payload::Eap(_)));
+                    answer.push(redirect);
+                }
                 self.state = Some(state);
                 let outcome = self.answer(header, &answer, transmits, rng);
                 (Step::Stay(self), outcome)
@@ -230,6 +235,13 @@ impl HalfOpen {
         Ok(())
     }
 
+    /// The word that sends a client elsewhere, if it is to go at this moment.
+    fn redirection(&self, desk: &AuthDesk<'_>, moments: &[RedirectAt]) -> Option<Payload> {
+        let (at, to) = desk.settings.redirect.as_ref().filter(|_| self.agreed.redirectable)?;
+        let redirect = Redirect { to: to.clone(), nonce: Vec::new() };
+        moments.contains(at).then(|| Payload::Notify(redirect.notify()))
+    }
+
     fn enter(
         mut self: Box<Self>,
         desk: &mut AuthDesk<'_>,
@@ -239,13 +251,10 @@ impl HalfOpen {
         rng: &mut dyn CryptoRng,
     ) -> (Step, Result<(), PeerMisbehaved>) {
         let Admitted { proof, peer_id, name, wishes } = admitted;
-        if let Some((RedirectAt::Auth, to)) =
-            desk.settings.redirect.as_ref().filter(|_| self.agreed.redirectable)
-        {
-            tracing::info!(%to, "a client that proved itself is sent elsewhere");
-            let redirect = Redirect { to: to.clone(), nonce: Vec::new() };
+        if let Some(redirect) = self.redirection(desk, &[RedirectAt::Auth, RedirectAt::Name]) {
+            tracing::info!(name, "a client that proved itself is sent elsewhere");
             let mut answer = proof;
-            answer.push(Payload::Notify(redirect.notify()));
+            answer.push(redirect);
             let outcome = self.answer(header, &answer, transmits, rng);
             return (Step::Stay(self), outcome);
         }

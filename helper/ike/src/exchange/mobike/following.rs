@@ -85,6 +85,7 @@ impl IkeSa {
     /// gateway stays where it was asked for.
     pub fn follow_peer(&mut self, path: Path) {
         if !self.mobility.decides && self.path != path {
+            self.leave_path(self.path);
             self.path = path;
             if self.features().mobike && self.mobility.policy.return_routability {
                 self.tasks.push_front(Task::Mobike(MobikeTask::CheckRoutability { cookie: Vec::new() }));

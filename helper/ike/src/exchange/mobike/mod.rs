@@ -8,6 +8,7 @@
 //! The owner of an [`IkeSa`] opens sockets and decides which way to go; it learns by [`super::sa::SaEvent`] what came of it.
 //! [`IkeSa::path`] is where requests of IKE go; CHILD_SAs move when [`super::sa::SaEvent::PathChanged`] says so.
 
+mod esp_path;
 mod following;
 mod moving;
 

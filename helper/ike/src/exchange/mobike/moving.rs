@@ -21,6 +21,7 @@ impl IkeSa {
         if !self.mobility.peer.contains(&left) && self.mobility.peer.len() < MAX_ADDRESSES {
             self.mobility.peer.push(left);
         }
+        self.leave_path(self.path);
         self.path = path;
         self.mobility.update_pending = true;
         self.reroute(now, path, Some(RetransmitPolicy::MOVE));

@@ -563,3 +563,19 @@ fn a_move_under_way_while_the_ike_sa_is_rekeyed_goes_on_with_its_heir() {
     heir.queue_mobike();
     assert!(heir.tasks.is_empty());
 }
+
+#[test]
+fn esp_by_a_path_that_was_left_is_no_sign_of_life() {
+    let mut road = Road::new();
+    let (spi, here) = (road.pair.client.children()[0].spi_in, path(Role::Initiator));
+    let elsewhere = Path { local: ([192, 0, 2, 77], 40_000).into(), link: 7, ..here };
+    assert!(road.pair.client.comes_as_expected(spi), "nothing speaks against it");
+    road.pair.client.note_traffic(road.pair.now, spi, 100, 100);
+    road.pair.client.move_to(road.pair.now, elsewhere, &mut road.pair.rng);
+    assert!(!road.pair.client.comes_as_expected(spi), "what comes in still comes by the old path");
+    road.pair.client.esp_came_by(spi, elsewhere);
+    assert!(road.pair.client.comes_as_expected(spi));
+    let stranger = Path { remote: ([203, 0, 113, 5], 4500).into(), ..elsewhere };
+    road.pair.client.esp_came_by(spi, stranger);
+    assert!(!road.pair.client.comes_as_expected(spi));
+}
