@@ -338,13 +338,6 @@ impl Service {
                 "connect first; what a profile starts with is its key `paths.policy`",
             ));
         }
-        if policy != Policy::Failover {
-            return Err(ErrorInfo::new(
-                ErrorCode::Failed,
-                format!("the policy `{}` is not supported by this version", policy.as_str()),
-                "use `failover`",
-            ));
-        }
         for handle in handles {
             handle.set_policy(policy).await;
         }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use ropewalk_ipc::{ErrorInfo, Imported, Policy, ProfilePaths, ProfileShown, ProfileSummary, State, Status};
+use ropewalk_ipc::{ErrorInfo, Imported, PathStatus, Policy, ProfilePaths, ProfileShown, ProfileSummary, State, Status};
 use serde_json::json;
 
 use crate::commands::failed;
@@ -215,6 +215,9 @@ fn status_text(status: &Status) -> String {
     list("MTU", status.mtu.map(|mtu| mtu.to_string()).into_iter().collect());
     list("IKE", status.ike.iter().map(|ike| ike.suite.clone()).collect());
     list("ESP", status.children.iter().map(|child| child.suite.clone()).collect());
+    let path = |path: &PathStatus| format!("{} {}", path.interface, path.state.as_str());
+    list("Paths", status.paths.iter().map(path).collect());
+    list("One path because", status.alone.iter().cloned().collect());
     if status.state.is_active() && status.owned {
         list("Received", vec![octets(status.totals.bytes_in)]);
         list("Sent", vec![octets(status.totals.bytes_out)]);

@@ -80,6 +80,8 @@ pub struct Status {
     pub children: Vec<ChildSa>,
     /// The paths: interface and gateway address.
     pub paths: Vec<PathStatus>,
+    /// Why there is one path and no more, in words; `null` when there are several, or none.
+    pub alone: Option<String>,
     /// What was negotiated.
     pub features: Features,
     /// Why the connection failed, why it is being brought back, or what is wrong with it while it stands.

@@ -96,6 +96,11 @@ macro_rules! unsupported_platform {
                 unsupported("setting addresses, routes and DNS")
             }
 
+            /// Those of these interfaces whose use costs.
+            pub async fn metered(&self, _interfaces: &[String]) -> Vec<String> {
+                match self.never {}
+            }
+
             /// Removes leftovers of a killed helper.
             ///
             /// # Errors

@@ -43,7 +43,8 @@ pub enum Way {
 #[derive(Debug, Default)]
 pub struct Links {
     links: Vec<Link>,
-    carrying: Option<u32>,
+    /// Those that traffic leaves by, the main one first.
+    carrying: Vec<u32>,
     opened: u32,
 }
 
@@ -95,9 +96,7 @@ impl Links {
     pub fn close(&mut self, pump: &DataPath, id: u32) {
         let Some(at) = self.links.iter().position(|link| link.id == id) else { return };
         let link = self.links.remove(at);
-        if self.carrying == Some(id) {
-            self.carrying = None;
-        }
+        self.carrying.retain(|carrying| *carrying != id);
         if let Err(error) = pump.remove_socket(link.socket) {
             tracing::debug!(%error, "a socket was gone already");
         }
@@ -115,26 +114,30 @@ impl Links {
         self.links.iter().find(|link| link.socket == socket).map(|link| link.id)
     }
 
-    /// The link that traffic leaves by, else the newest.
+    /// The link that most traffic leaves by, else the newest.
     #[must_use]
     pub fn current(&self) -> Option<&Link> {
-        self.carrying.and_then(|id| self.get(id)).or(self.links.last())
+        self.carrying.first().and_then(|id| self.get(*id)).or(self.links.last())
     }
 
-    /// Traffic leaves by this path from now on.
-    pub fn carry(&mut self, path: Path) -> Option<&Link> {
-        let link = self.links.iter_mut().find(|link| link.id == path.link)?;
-        link.path = path;
-        self.carrying = Some(path.link);
-        Some(link)
+    /// A link is used for this path from now on.
+    pub fn note_path(&mut self, path: Path) {
+        if let Some(link) = self.links.iter_mut().find(|link| link.id == path.link) {
+            link.path = path;
+        }
     }
 
-    /// The path of a socket carries no packets above `mtu` octets. Whether it is the one that carries.
+    /// Traffic leaves by these from now on, most of it by the first.
+    pub fn carry(&mut self, links: impl Iterator<Item = u32>) {
+        self.carrying = links.collect();
+    }
+
+    /// The path of a socket carries no packets above `mtu` octets. Whether it is one that carries.
     pub fn path_mtu(&mut self, socket: SocketId, mtu: u16) -> bool {
-        let carrying = self.carrying;
         let Some(link) = self.links.iter_mut().find(|link| link.socket == socket) else { return false };
         link.path_mtu = usize::from(mtu);
-        carrying == Some(link.id)
+        let id = link.id;
+        self.carrying.contains(&id)
     }
 
     /// The links whose interface or address is not there any more.

@@ -4,12 +4,15 @@
 //! on it, and the sockets of its paths. IKE messages come out of the pump's queue and go into the session; what
 //! the session wants done comes out as commands, which [`tunnel`] makes true.
 
+mod carrying;
 mod diagnosis;
 mod links;
+mod networks;
 mod report;
 mod setup;
 mod tunnel;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +48,7 @@ enum Done {
     Resolved { host: String, answer: Result<Vec<IpAddr>, String> },
     Credentials(Result<Credentials, ErrorInfo>),
     Diagnosed(Finding),
+    Metered(BTreeSet<String>),
 }
 
 struct Connection {
@@ -63,6 +67,9 @@ struct Connection {
     told_to_sleep: Option<Instant>,
     /// The networks that lead outside.
     candidates: Vec<Candidate>,
+    networks: Vec<networks::Network>,
+    /// Names of interfaces whose use costs.
+    metered: BTreeSet<String>,
     /// The gateway address that was tried first since the connection stood last, and when.
     tried: Option<(IpAddr, Instant)>,
     /// Why that is silent: asked for, and then known.
@@ -108,6 +115,8 @@ impl Connection {
             sleep: Sleep::Awake,
             told_to_sleep: None,
             candidates: Vec::new(),
+            networks: Vec::new(),
+            metered: BTreeSet::new(),
             tried: None,
             finding: None,
             nap: clock::Nap::default(),
@@ -286,7 +295,7 @@ impl Connection {
                     tracing::error!(%error, "the CHILD_SA cannot be installed");
                 }
             }
-            Wish::Carry(carriage) => self.tunnel.carry(&carriage),
+            Wish::Carry(carriage) => self.tunnel.carry(carriage),
             Wish::RemoveChild(spi_in) => self.tunnel.remove(spi_in),
             // No profile can ask for it yet, see `ropewalk_profile::limits`.
             Wish::Group(action) => tracing::warn!(?action, "an SA of a group has no place here yet"),
@@ -362,6 +371,7 @@ impl Connection {
                     credentials.password.map(|secret| secret.expose().to_owned()).unwrap_or_default();
                 self.session.credential(Some((user, Zeroizing::new(password))));
             }
+            Done::Metered(metered) => self.metered(metered),
             Done::Diagnosed(finding) => {
                 tracing::info!(?finding, "the gateway's silence was looked into");
                 self.finding = Some(Some(finding));
@@ -449,19 +459,33 @@ impl Connection {
 
     /// Tells the session of the interfaces that lead outside.
     fn tell_uplinks(&mut self) {
-        let mut uplinks: Vec<Uplink> = Vec::new();
-        for candidate in self.platform.monitor.snapshot().candidates() {
-            let at = uplinks.iter().position(|uplink| uplink.interface == candidate.index);
-            let at = at.unwrap_or_else(|| {
-                let (interface, name) = (candidate.index, candidate.interface.clone());
-                uplinks.push(Uplink { interface, name, metered: false, ipv4: false, ipv6: false });
-                uplinks.len() - 1
-            });
-            if let Some(uplink) = uplinks.get_mut(at) {
-                uplink.ipv4 |= candidate.address.is_ipv4();
-                uplink.ipv6 |= candidate.address.is_ipv6();
-            }
+        let candidates = self.platform.monitor.snapshot().candidates();
+        self.networks = networks::of(&candidates, &self.metered);
+        let uplinks: Vec<Uplink> = self.networks.iter().map(networks::Network::uplink).collect();
+        let names = uplinks.iter().map(|uplink| uplink.name.clone()).collect();
+        self.session.uplinks_changed(clock::now(), uplinks, &mut self.rng);
+        self.ask_what_costs(names);
+    }
+
+    /// Which of these interfaces are metered. What they were counts until there is an answer: nothing waits for it.
+    fn ask_what_costs(&self, names: Vec<String>) {
+        let (platform, done) = (Arc::clone(&self.platform), self.done.clone());
+        tokio::spawn(async move {
+            let metered = platform.network.metered(&names).await;
+            // A loop that ended meanwhile needs no answer.
+            let _ = done.send(Done::Metered(metered.into_iter().collect()));
+        });
+    }
+
+    fn metered(&mut self, metered: BTreeSet<String>) {
+        if self.metered == metered {
+            return;
         }
+        tracing::info!(?metered, "metered interfaces");
+        self.metered = metered;
+        let candidates = self.platform.monitor.snapshot().candidates();
+        self.networks = networks::of(&candidates, &self.metered);
+        let uplinks = self.networks.iter().map(networks::Network::uplink).collect();
         self.session.uplinks_changed(clock::now(), uplinks, &mut self.rng);
     }
 
@@ -485,8 +509,9 @@ impl Connection {
             Phase::Reconnecting => State::Reconnecting,
             Phase::Disconnecting => State::Disconnecting,
         };
+        self.tunnel.note_paths(&snapshot.paths);
         let finding = self.finding.as_ref().and_then(Option::as_ref);
-        self.shown.publish(&self.context, state, &snapshot, finding, &self.tunnel);
+        self.shown.publish(&self.context, state, &snapshot, finding, (&self.tunnel, &self.networks));
     }
 }
 

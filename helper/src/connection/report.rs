@@ -1,12 +1,13 @@
 //! From the session's and the pump's state to the status that clients see.
 
 use ropewalk_ipc::{
-    ChildSa, DnsStatus, ErrorCode, ErrorInfo, Features, GatewayStatus, IkeSa, PathState, PathStatus, State,
-    Status, Totals,
+    ChildSa, DnsStatus, ErrorCode, ErrorInfo, Features, GatewayStatus, IkeSa, InterfaceKind, PathState,
+    PathStatus, State, Status, Totals,
 };
-use ropewalk_session::{Cause, Explanation, IkeInfo, Snapshot};
+use ropewalk_session::{Alone, Cause, Explanation, Health, IkeInfo, PathSnapshot, Phase, Snapshot};
 
 use super::diagnosis::Finding;
+use super::networks::Network;
 use super::tunnel::{Installed, Tunnel};
 use crate::engine::ConnectionContext;
 use crate::state::now_rfc3339;
@@ -25,11 +26,11 @@ impl Shown {
         state: State,
         snapshot: &Snapshot,
         finding: Option<&Finding>,
-        tunnel: &Tunnel,
+        (tunnel, networks): (&Tunnel, &[Network]),
     ) {
         let established = snapshot.ike.as_ref().map(|ike| self.established(ike));
         context.status.update(|status| {
-            fill(status, state, snapshot, tunnel, established.as_deref());
+            fill(status, state, snapshot, (tunnel, networks), established.as_deref());
             status.error = snapshot.error.as_ref().map(|error| error_info(error, finding));
         });
     }
@@ -63,10 +64,15 @@ pub fn error_info(error: &Explanation, finding: Option<&Finding>) -> ErrorInfo {
     info
 }
 
-fn fill(status: &mut Status, state: State, snapshot: &Snapshot, tunnel: &Tunnel, established: Option<&str>) {
+fn fill(
+    status: &mut Status,
+    state: State,
+    snapshot: &Snapshot,
+    (tunnel, networks): (&Tunnel, &[Network]),
+    established: Option<&str>,
+) {
     status.state = state;
     status.ike.clear();
-    status.paths.clear();
     status.features = Features::default();
     if let Some(ike) = &snapshot.ike {
         status.gateway = GatewayStatus {
@@ -84,27 +90,15 @@ fn fill(status: &mut Status, state: State, snapshot: &Snapshot, tunnel: &Tunnel,
         status.features = Features {
             mobike: ike.features.mobike,
             fragmentation: ike.features.fragmentation,
+            keep_old_ike_sa: ike.features.keep_old == Some(true),
             key_exchange: Some(ropewalk_ike::proposal::group_name(ike.group)),
             ..Features::default()
         };
     }
     status.children = tunnel.children().map(child).collect();
     status.totals = totals(tunnel);
-    if let (Some(ike), Some(link)) = (&snapshot.ike, tunnel.links().current()) {
-        let carrying = status.children.first();
-        status.paths.push(PathStatus {
-            interface: link.interface.clone(),
-            local: ike.path.local.to_string(),
-            remote: ike.path.remote.to_string(),
-            state: PathState::Active,
-            rtt_ms: None,
-            loss: 0.0,
-            bytes_in: carrying.map_or(0, |child| child.bytes_in),
-            bytes_out: carrying.map_or(0, |child| child.bytes_out),
-            spi_i: format!("{:016x}", ike.spis.initiator),
-            ..PathStatus::default()
-        });
-    }
+    status.paths = snapshot.paths.iter().map(|path| path_status(path, snapshot, tunnel, networks)).collect();
+    status.alone = snapshot.alone.map(|alone| why_alone(alone).to_owned());
     match tunnel.configured() {
         Some(configured) => {
             status.addresses = configured.addresses.iter().map(ToString::to_string).collect();
@@ -121,6 +115,66 @@ fn fill(status: &mut Status, state: State, snapshot: &Snapshot, tunnel: &Tunnel,
             status.mtu = None;
             status.dns = DnsStatus::default();
         }
+    }
+}
+
+fn path_status(
+    path: &PathSnapshot,
+    snapshot: &Snapshot,
+    tunnel: &Tunnel,
+    networks: &[Network],
+) -> PathStatus {
+    let known = networks.iter().find(|network| Some(network.index) == path.interface);
+    let link = tunnel.links().get(path.path.link);
+    let (bytes_in, bytes_out) = tunnel.octets(path);
+    PathStatus {
+        interface: link
+            .map(|link| link.interface.clone())
+            .or(known.map(|known| known.name.clone()))
+            .unwrap_or_default(),
+        kind: known.map(|known| kind(known.kind)).unwrap_or_default(),
+        metered: known.is_some_and(|known| known.metered),
+        local: path.path.local.to_string(),
+        remote: path.path.remote.to_string(),
+        state: path_state(path, snapshot.phase),
+        rtt_ms: path.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+        loss: path.loss.unwrap_or_default(),
+        bytes_in,
+        bytes_out,
+        spi_i: format!("{:016x}", path.spis.initiator),
+    }
+}
+
+fn path_state(path: &PathSnapshot, phase: Phase) -> PathState {
+    match path.health {
+        Health::Failed | Health::Down => PathState::Failed,
+        Health::Unproven | Health::Good | Health::Degraded | Health::Suspect
+            if path.carrying && phase == Phase::Connected =>
+        {
+            PathState::Active
+        }
+        Health::Good | Health::Degraded if phase == Phase::Connected => PathState::Standby,
+        Health::Unproven | Health::Suspect | Health::Good | Health::Degraded => PathState::Probing,
+    }
+}
+
+fn kind(kind: ropewalk_net::InterfaceKind) -> InterfaceKind {
+    match kind {
+        ropewalk_net::InterfaceKind::Ethernet => InterfaceKind::Ethernet,
+        ropewalk_net::InterfaceKind::Wifi => InterfaceKind::Wifi,
+        ropewalk_net::InterfaceKind::Mobile => InterfaceKind::Mobile,
+        _ => InterfaceKind::Other,
+    }
+}
+
+fn why_alone(alone: Alone) -> &'static str {
+    match alone {
+        Alone::NotWanted => "the profile wants one path (paths.multipath)",
+        Alone::OneWay => "there is one network and one address of the gateway",
+        Alone::NotKept => "the gateway does not know KEEP_OLD_IKE_SA",
+        Alone::NoMobike => "the gateway does not know MOBIKE",
+        Alone::Refused => "the gateway refuses further IKE_SAs",
+        Alone::Unanswered => "other paths do not answer, or are still being set up",
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use ropewalk_datapath::{
-    Config as PumpConfig, DataPath, Egress, EventReceiver, InboundHandle, InboundSpec, Keepalive,
-    OutboundHandle, Selector, SocketId, TunFd,
+    Config as PumpConfig, DataPath, EventReceiver, InboundHandle, InboundSpec, OutboundHandle, Selector,
+    SocketId, TunFd,
 };
 use ropewalk_esp::{EspSuite, InboundSa, OutboundSa};
 use ropewalk_ike::exchange::child::ChildSa;
@@ -18,8 +18,9 @@ use ropewalk_ike::wire::TrafficSelectors;
 use ropewalk_ipc::{ErrorCode, ErrorInfo};
 use ropewalk_net::{Applied, DnsConfig, NetError, TunDevice, TunRequest, TunnelConfig};
 use ropewalk_profile::{AddressSource, Profile};
-use ropewalk_session::{Carriage, InnerSettings, Lane, Traffic};
+use ropewalk_session::{InnerSettings, Traffic};
 
+use super::carrying::Carrying;
 use super::links::Links;
 use crate::engine::{ConnectionContext, EngineConfig};
 use crate::platform::Platform;
@@ -48,7 +49,7 @@ pub struct Installed {
     pub inbound: InboundHandle,
     /// Its outbound counters and sequence.
     pub outbound: OutboundHandle,
-    suite: EspSuite,
+    pub(super) suite: EspSuite,
 }
 
 /// What the system was made to look like.
@@ -70,14 +71,15 @@ pub struct Configured {
 /// One connection's share of the system.
 pub struct Tunnel {
     device: Option<TunDevice>,
-    pump: Option<DataPath>,
+    pub(super) pump: Option<DataPath>,
     platform: Arc<Platform>,
-    links: Links,
-    children: Vec<Installed>,
-    sending: Option<u32>,
+    pub(super) links: Links,
+    pub(super) children: Vec<Installed>,
+    pub(super) sending: Option<u32>,
+    pub(super) carrying: Carrying,
     configured: Option<Configured>,
     wanted: Option<TunnelConfig>,
-    keepalive: Duration,
+    pub(super) keepalive: Duration,
     fixed_mtu: u16,
     retired_in: (u64, u64),
     retired_out: (u64, u64),
@@ -113,6 +115,7 @@ impl Tunnel {
             links: Links::default(),
             children: Vec::new(),
             sending: None,
+            carrying: Carrying::default(),
             configured: None,
             wanted: None,
             keepalive: Duration::from_secs(context.profile.timing.nat_keepalive.into()),
@@ -185,24 +188,6 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Sends like this from now on.
-    pub fn carry(&mut self, carriage: &Carriage) {
-        let Lane { spi_in, path, .. } = carriage.carrying;
-        let Some(pump) = &self.pump else { return };
-        let Some(child) = self.children.iter().find(|child| child.sa.spi_in == spi_in) else { return };
-        let Some(link) = self.links.carry(path) else { return };
-        let egress = Egress { sa: child.outbound.clone(), socket: link.socket, peer: path.remote };
-        let keepalive =
-            (!self.keepalive.is_zero()).then_some(Keepalive { peer: path.remote, interval: self.keepalive });
-        let set =
-            pump.set_default(Some(egress.into())).and_then(|()| pump.set_keepalive(link.socket, keepalive));
-        if let Err(error) = set {
-            tracing::error!(%error, "the pump refuses the new way out");
-        }
-        self.sending = Some(spi_in);
-        self.fit_mtu();
-    }
-
     /// Takes a CHILD_SA out of the pump.
     pub fn remove(&mut self, spi_in: u32) {
         let Some(at) = self.children.iter().position(|child| child.sa.spi_in == spi_in) else { return };
@@ -212,13 +197,8 @@ impl Tunnel {
         self.retired_out = (self.retired_out.0 + outbound.bytes, self.retired_out.1 + outbound.packets);
         if let Some(pump) = &self.pump {
             pump.remove_inbound(spi_in);
-            if self.sending == Some(spi_in) {
-                self.sending = None;
-                if let Err(error) = pump.set_default(None) {
-                    tracing::debug!(%error, "there was no way out to remove");
-                }
-            }
         }
+        self.leave_carriage(spi_in, (inbound.bytes, outbound.bytes));
     }
 
     /// Gives the device its addresses, routes and DNS.
@@ -291,8 +271,8 @@ impl Tunnel {
         }
     }
 
-    /// What the path in use carries is what the tunnel carries.
-    fn fit_mtu(&mut self) {
+    /// What the narrowest path in use carries is what the tunnel carries.
+    pub(super) fn fit_mtu(&mut self) {
         let inner = self.inner_mtu();
         if let Some(pump) = &self.pump {
             pump.set_inner_mtu(inner);
@@ -366,10 +346,10 @@ impl Tunnel {
         if self.fixed_mtu != 0 {
             return self.fixed_mtu;
         }
-        let fits = match (self.links.current(), self.children.last()) {
+        let fits = self.narrowest().unwrap_or_else(|| match (self.links.current(), self.children.last()) {
             (Some(link), Some(child)) => child.suite.inner_mtu(link.path_mtu, link.path.remote.is_ipv6()),
             _ => SMALLEST_INNER_MTU,
-        };
+        });
         u16::try_from(fits.clamp(SMALLEST_INNER_MTU, LARGEST_INNER_MTU)).unwrap_or(1280)
     }
 }

@@ -22,6 +22,7 @@ export const nothing: AppView = {
     ike: [],
     children: [],
     paths: [],
+    alone: null,
     features: {
       mobike: false,
       keep_old_ike_sa: false,

@@ -2,6 +2,7 @@
 
 mod dns;
 mod journal;
+mod metered;
 mod monitor;
 mod netlink;
 mod network;

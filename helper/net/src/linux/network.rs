@@ -32,6 +32,7 @@ pub struct Network {
     netlink: Netlink,
     file: JournalFile,
     dns: Dns,
+    bus: Arc<Bus>,
     state: Mutex<State>,
     disturbed: watch::Sender<u64>,
     tasks: Vec<JoinHandle<()>>,
@@ -71,7 +72,8 @@ impl Network {
         ];
         Ok(Network {
             netlink: Netlink::open()?,
-            dns: Dns::new(settings.resolv_conf, file.backup_path(), bus),
+            dns: Dns::new(settings.resolv_conf, file.backup_path(), Arc::clone(&bus)),
+            bus,
             file,
             state: Mutex::new(State {
                 journal,
@@ -82,6 +84,11 @@ impl Network {
             disturbed,
             tasks,
         })
+    }
+
+    /// Those of these interfaces whose use costs by the amount, as far as the system knows.
+    pub async fn metered(&self, interfaces: &[String]) -> Vec<String> {
+        super::metered::among(&self.bus, interfaces).await
     }
 
     /// Removes what a killed helper left: for start-up, before anything is applied.

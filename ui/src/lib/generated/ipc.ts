@@ -48,6 +48,10 @@ children: Array<ChildSa>,
  */
 paths: Array<PathStatus>, 
 /**
+ * Why there is one path and no more, in words; `null` when there are several, or none.
+ */
+alone: string | null, 
+/**
  * What was negotiated.
  */
 features: Features, 
