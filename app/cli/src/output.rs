@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 
-use ropewalk_ipc::{ErrorInfo, Imported, PathStatus, Policy, ProfilePaths, ProfileShown, ProfileSummary, State, Status};
+use ropewalk_ipc::{
+    ErrorInfo, Imported, PathStatus, Policy, ProfilePaths, ProfileShown, ProfileSummary, State, Status,
+};
 use serde_json::json;
 
 use crate::commands::failed;

@@ -190,7 +190,7 @@ impl Program {
                         self.gateway.delete_child(now, client, spi_in, &mut self.rng);
                     }
                 }
-                GatewayEvent::Carriage { client: _, carriage } => self.plane.carry(carriage.main),
+                GatewayEvent::Carriage { client, carriage } => self.plane.carry(client, carriage),
                 GatewayEvent::ChildDown { client: _, spi_in } => self.plane.remove(spi_in),
                 GatewayEvent::PathChanged { client: _, children, path } => self.plane.follow(&children, path),
                 GatewayEvent::ClientUp { .. } | GatewayEvent::ClientGone { .. } => {}

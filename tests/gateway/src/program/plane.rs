@@ -1,16 +1,17 @@
 //! Sockets, CHILD_SAs and the clients' routes in the packet pump.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
 use ipnet::IpNet;
 use ropewalk_datapath::{
-    Config as PumpConfig, Counters, DataPath, Egress, EventReceiver, Framing, InboundHandle, InboundSpec,
-    OutboundHandle, Selector, SocketId, TunFd,
+    Carriage as Ways, Config as PumpConfig, Counters, DataPath, Egress, EventReceiver, Framing,
+    InboundHandle, InboundSpec, OutboundHandle, Selector, Share, SocketId, TunFd,
 };
 use ropewalk_esp::{EspSuite, InboundSa, OutboundSa};
-use ropewalk_gateway::ClientId;
+use ropewalk_gateway::{Carriage, ClientId};
 use ropewalk_ike::exchange::child::ChildSa;
 use ropewalk_ike::exchange::{Path, Transmit};
 use ropewalk_ike::time::Instant;
@@ -37,8 +38,6 @@ struct Child {
     outbound: OutboundHandle,
     prefixes: Vec<IpNet>,
     path: Path,
-    /// The one that was last told to carry does.
-    order: u64,
 }
 
 /// What went through a CHILD_SA.
@@ -58,9 +57,12 @@ pub struct Plane {
     pump: DataPath,
     sockets: Vec<Bound>,
     children: BTreeMap<u32, Child>,
+    /// With what each client is sent to, and a number that is the higher the later that was said.
+    carriages: BTreeMap<ClientId, (u64, Carriage)>,
     path_mtus: BTreeMap<IpAddr, u16>,
     largest: u16,
     carried: u64,
+    expects_copies: bool,
 }
 
 impl Plane {
@@ -91,8 +93,17 @@ impl Plane {
             }
         }
         let largest = config.tunnel.mtu;
-        let (children, path_mtus) = (BTreeMap::new(), BTreeMap::new());
-        Ok((Self { pump, sockets, children, path_mtus, largest, carried: 0 }, events))
+        let plane = Self {
+            pump,
+            sockets,
+            children: BTreeMap::new(),
+            carriages: BTreeMap::new(),
+            path_mtus: BTreeMap::new(),
+            largest,
+            carried: 0,
+            expects_copies: false,
+        };
+        Ok((plane, events))
     }
 
     /// Where it listens.
@@ -143,57 +154,47 @@ impl Plane {
         let prefixes = child.ts_remote.selectors.iter().flat_map(|selector| selector.prefixes());
         let prefixes = prefixes.filter_map(|(address, length)| IpNet::new(address, length).ok()).collect();
         let outbound = OutboundHandle::new(outbound);
-        let child = Child { client, suite, inbound, outbound, prefixes, path, order: 0 };
+        let child = Child { client, suite, inbound, outbound, prefixes, path };
         self.children.insert(child.inbound.spi(), child);
+        self.expect_copies();
         self.fit_mtu();
         Ok(())
     }
 
-    /// Sends with this CHILD_SA from now on.
-    pub fn carry(&mut self, spi_in: u32) {
+    /// Sends to a client with these CHILD_SAs from now on.
+    pub fn carry(&mut self, client: ClientId, carriage: Carriage) {
         self.carried += 1;
-        let order = self.carried;
-        if let Some(child) = self.children.get_mut(&spi_in) {
-            child.order = order;
-        }
-        if let Some(child) = self.children.get(&spi_in) {
-            self.route(child);
-        }
+        self.carriages.insert(client, (self.carried, carriage));
+        self.route(client);
     }
 
     /// Takes a CHILD_SA out; if its client has another one, packets go by that.
     pub fn remove(&mut self, spi_in: u32) {
         let Some(gone) = self.children.remove(&spi_in) else { return };
         self.pump.remove_inbound(spi_in);
-        for prefix in &gone.prefixes {
-            let others = self.children.values().filter(|other| other.prefixes.contains(prefix));
-            match others.max_by_key(|other| other.order) {
-                Some(other) => self.set_route(*prefix, other),
-                None => {
-                    if let Err(error) = self.pump.set_route(*prefix, None) {
-                        tracing::debug!(%prefix, %error, "a route was gone already");
-                    }
-                }
-            }
+        if !self.children.values().any(|child| child.client == gone.client) {
+            self.carriages.remove(&gone.client);
         }
+        for prefix in &gone.prefixes {
+            self.set_route(*prefix);
+        }
+        self.expect_copies();
         self.fit_mtu();
     }
 
     /// Sends what goes by these CHILD_SAs of a client by another path.
     pub fn follow(&mut self, moved: &[u32], path: Path) {
-        let mut clients = Vec::new();
+        let mut clients = BTreeSet::new();
         for spi_in in moved {
             if let Some(child) = self.children.get_mut(spi_in) {
                 child.path = path;
-                clients.push(child.client);
+                clients.insert(child.client);
             }
         }
-        let mut children: Vec<&Child> =
-            self.children.values().filter(|child| clients.contains(&child.client)).collect();
-        children.sort_by_key(|child| child.order);
-        for child in children {
-            self.route(child);
+        for client in clients {
+            self.route(client);
         }
+        self.expect_copies();
         self.fit_mtu();
     }
 
@@ -242,17 +243,55 @@ impl Plane {
         self.sockets.get(usize::try_from(path.link).ok()?).map(|bound| bound.id)
     }
 
-    fn route(&self, child: &Child) {
-        for prefix in &child.prefixes {
-            self.set_route(*prefix, child);
+    fn route(&self, client: ClientId) {
+        let children = self.children.values().filter(|child| child.client == client);
+        let prefixes: BTreeSet<IpNet> = children.flat_map(|child| child.prefixes.iter().copied()).collect();
+        for prefix in prefixes {
+            self.set_route(prefix);
         }
     }
 
-    fn set_route(&self, prefix: IpNet, child: &Child) {
-        let Some(socket) = self.socket(child.path) else { return };
-        let egress = Egress { sa: child.outbound.clone(), socket, peer: child.path.remote };
-        if let Err(error) = self.pump.set_route(prefix, Some(egress.into())) {
+    /// Of all clients that have this prefix, as one does twice while it logs in anew, the one told last is sent to.
+    fn set_route(&self, prefix: IpNet) {
+        let has = |client: ClientId| {
+            self.children.values().any(|child| child.client == client && child.prefixes.contains(&prefix))
+        };
+        let carriages = self.carriages.iter().filter(|(client, _)| has(**client));
+        let newest = carriages.max_by_key(|(_, (order, _))| *order);
+        let ways = newest.and_then(|(client, (_, carriage))| self.ways(*client, carriage));
+        if let Err(error) = self.pump.set_route(prefix, ways) {
             tracing::error!(%prefix, %error, "the pump refuses a route");
+        }
+    }
+
+    /// What the pump sends with. What is gone of it is left out, and when the main one is, another one takes its place.
+    fn ways(&self, client: ClientId, carriage: &Carriage) -> Option<Ways> {
+        let egress = |spi_in: &u32| self.children.get(spi_in).and_then(|child| self.egress(child));
+        let shares = carriage.shares.iter().filter_map(|(spi_in, weight)| {
+            let path = self.children.get(spi_in)?.path;
+            Some(Share { name: name_of(path), weight: u32::from(*weight), egress: egress(spi_in)? })
+        });
+        let any = || self.children.values().filter(|child| child.client == client);
+        let main = egress(&carriage.main).or_else(|| any().find_map(|child| self.egress(child)))?;
+        let copies = carriage.copies.as_ref().and_then(egress);
+        Some(Ways { main, shares: shares.collect(), copies })
+    }
+
+    fn egress(&self, child: &Child) -> Option<Egress> {
+        let socket = self.socket(child.path)?;
+        Some(Egress { sa: child.outbound.clone(), socket, peer: child.path.remote })
+    }
+
+    /// Clients that have two paths may send copies: they are told to, and we by them, in any order.
+    fn expect_copies(&mut self) {
+        let mut first: BTreeMap<ClientId, Path> = BTreeMap::new();
+        let several = self
+            .children
+            .values()
+            .any(|child| *first.entry(child.client).or_insert(child.path) != child.path);
+        if several != self.expects_copies {
+            self.expects_copies = several;
+            self.pump.set_expect_copies(several);
         }
     }
 
@@ -266,6 +305,13 @@ impl Plane {
         let narrowest = self.children.values().map(fits).min().unwrap_or(u16::MAX);
         self.pump.set_inner_mtu(narrowest.max(SMALLEST_INNER_MTU).min(self.largest));
     }
+}
+
+/// A path's name, which outlives its CHILD_SAs: flows stay with it.
+fn name_of(path: Path) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    (path.link, path.remote).hash(&mut hasher);
+    hasher.finish() as u32
 }
 
 fn bind(local: SocketAddr) -> anyhow::Result<std::net::UdpSocket> {
