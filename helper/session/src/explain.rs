@@ -3,7 +3,7 @@
 use ropewalk_ike::auth::PkiError;
 use ropewalk_ike::error::PeerMisbehaved;
 use ropewalk_ike::exchange::initiator::HandshakeError;
-use ropewalk_ike::proposal::group_name;
+use ropewalk_ike::proposal::{EspProposal, group_name};
 use ropewalk_ike::wire::NotifyType;
 
 /// The kinds of failure that scripts tell apart.
@@ -30,6 +30,8 @@ pub struct Explanation {
     pub message: String,
     /// What to do about it.
     pub hint: String,
+    /// The gateway or its machine was heard of, so that its silence is not the network's.
+    pub heard: bool,
 }
 
 /// What is known besides the error.
@@ -41,6 +43,8 @@ pub struct Circumstances<'a> {
     pub ike: String,
     /// What was proposed for the tunnel.
     pub esp: String,
+    /// The first of those with a key exchange of its own, when it has none, and without when it has one.
+    pub other_pfs: Option<String>,
     /// What the gateway would take for the IKE_SA, when it was asked.
     pub would_take: Option<String>,
     /// This computer's clock says what cannot be.
@@ -61,7 +65,11 @@ pub enum Unreached {
 impl Explanation {
     /// Puts the three together.
     pub fn new(cause: Cause, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { cause, message: message.into(), hint: hint.into() }
+        Self { cause, message: message.into(), hint: hint.into(), heard: false }
+    }
+
+    fn heard(self) -> Self {
+        Self { heard: true, ..self }
     }
 
     /// Explains the end of an attempt.
@@ -76,12 +84,14 @@ impl Explanation {
                     "The gateway {gateway} answered at first, but not to a message of {octets} octets, which the network cuts in pieces."
                 ),
                 "Pieces seem to be lost on the way: switch on IKE fragmentation (RFC 7383) at the gateway, or use smaller certificates.",
-            ),
+            )
+            .heard(),
             HandshakeError::NoAnswer { after_init: true } => Self::new(
                 Cause::Unreachable,
                 format!("The gateway {gateway} answered at first and then fell silent."),
                 "UDP port 4500 or large packets may be blocked on the way, or the gateway's user database is slow.",
-            ),
+            )
+            .heard(),
             HandshakeError::NoProposalChosen => Self::of_proposals(known),
             HandshakeError::Misbehaved(PeerMisbehaved::GroupNotOffered { group }) => {
                 let group = group_name(*group).to_lowercase().replace('-', "");
@@ -100,7 +110,16 @@ impl Explanation {
                     "The gateway {gateway} accepts none of the algorithms proposed for the tunnel ({}).",
                     known.esp
                 ),
-                "Ask the administrator what the gateway accepts and set crypto.esp in the profile.",
+                format!(
+                    "Ask the administrator what the gateway accepts and set crypto.esp in the profile. {}",
+                    match &known.other_pfs {
+                        Some(other) => format!(
+                            "If the difference is the tunnel's own key exchange (PFS), that is esp = [\"{other}\"]."
+                        ),
+                        None => String::new(),
+                    }
+                )
+                .trim_end(),
             ),
             HandshakeError::ChildRefused(NotifyType::TsUnacceptable) => Self::new(
                 Cause::Failed,
@@ -208,7 +227,8 @@ impl Explanation {
                 Cause::Unreachable,
                 format!("The machine {gateway} is there, but no gateway answers on it."),
                 "Its VPN service may be down, or gateway.address or gateway.port in the profile is wrong.",
-            ),
+            )
+            .heard(),
             Some(Unreached::NoWay) => Self::new(
                 Cause::Unreachable,
                 format!(
@@ -275,6 +295,22 @@ impl Explanation {
         let message = format!("The certificate of the gateway {} is not acceptable: {error}.", known.gateway);
         Self::new(Cause::Authentication, message, hint)
     }
+}
+
+/// A proposal for the tunnel with a key exchange of its own, this group, when it has none, and without when it has one.
+#[must_use]
+pub fn other_pfs(proposal: &EspProposal, group: u16) -> String {
+    let name = |group: u16| group_name(group).to_lowercase().replace('-', "");
+    let own: Vec<String> = proposal.groups().iter().map(|group| name(*group)).collect();
+    let text = proposal.to_string();
+    // Both kinds of sequence numbers is what a proposal that names none means.
+    let words = text.split('-').filter(|word| !own.iter().any(|own| own == word));
+    let mut words: Vec<String> =
+        words.filter(|word| !matches!(*word, "esn" | "noesn")).map(str::to_owned).collect();
+    if own.is_empty() {
+        words.push(name(group));
+    }
+    words.join("-")
 }
 
 /// Text from a peer, fit for one line of a terminal.

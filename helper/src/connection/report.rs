@@ -59,7 +59,10 @@ pub fn error_info(error: &Explanation, finding: Option<&Finding>) -> ErrorInfo {
     };
     let mut info = ErrorInfo::new(code, error.message.clone(), error.hint.clone());
     if let (Cause::Unreachable, Some(finding)) = (error.cause, finding) {
-        finding.add_to(&mut info);
+        // That TCP reaches a host says nothing new of one that was heard of.
+        if !(error.heard && *finding == Finding::OnlyTcp) {
+            finding.add_to(&mut info);
+        }
     }
     info
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use ropewalk_lab::{
-    Authority, Credential, KeyKind, Purpose, Request, Site, Swan, SwanGateway, Validity,
+    Authority, Childless, Credential, KeyKind, Purpose, Request, Site, Swan, SwanGateway, Validity,
     site::{LAN_V4, LAN_V6, POOL_V4, POOL_V6, SERVER_V4, SERVER_V6},
 };
 
@@ -90,11 +90,33 @@ impl Credentials {
     /// # Errors
     /// When a key or certificate cannot be made.
     pub fn with_gateway_certificate(kind: AuthKind, name: &str, validity: Validity) -> Result<Self> {
-        let client_id = "alice@corp.test";
         let root = Authority::root("Corp Root", KeyKind::P384)?;
         let intermediate = root.intermediate("Corp Gateways and Users", KeyKind::P256)?;
+        Self::issued(&root, &intermediate, kind.key(), name, validity)
+    }
+
+    /// Those of a public authority that likes its keys large: RSA with 4096 bits in the whole chain, so that IKE_AUTH takes
+    /// several datagrams.
+    ///
+    /// # Errors
+    /// When a key or certificate cannot be made.
+    pub fn large() -> Result<Self> {
+        let large = KeyKind::Rsa(4096);
+        let root = Authority::root("Corp Root", large)?;
+        let intermediate = root.intermediate("Corp Gateways and Users", large)?;
+        Self::issued(&root, &intermediate, large, AuthKind::Rsa.gateway_identity(), Validity::Now)
+    }
+
+    fn issued(
+        root: &Authority,
+        intermediate: &Authority,
+        key: KeyKind,
+        name: &str,
+        validity: Validity,
+    ) -> Result<Self> {
+        let client_id = "alice@corp.test";
         let issue = |name: &str, purpose, validity| {
-            intermediate.issue(&Request { name, alternative: &[name], key: kind.key(), purpose, validity })
+            intermediate.issue(&Request { name, alternative: &[name], key, purpose, validity })
         };
         Ok(Self {
             client_id: client_id.to_owned(),
@@ -134,10 +156,12 @@ pub struct Offer {
     pub dpd: Option<u32>,
     /// The outer addresses that the reference gateway tells clients of; strongSwan tells of all it has.
     pub outer: Vec<IpAddr>,
-    /// IKE_AUTH is to be without a CHILD_SA (RFC 6023).
-    pub childless: bool,
+    /// IKE_AUTH without a CHILD_SA (RFC 6023).
+    pub childless: Childless,
     /// Seconds that a login with strongSwan holds (RFC 4478); 0 for ever.
     pub reauth: u32,
+    /// strongSwan speaks IKE fragmentation (RFC 7383).
+    pub fragmentation: bool,
     /// Further lines of the reference gateway's `[options]`.
     pub options: String,
 }
@@ -155,8 +179,9 @@ impl Offer {
             esp: None,
             dpd: None,
             outer: Vec::new(),
-            childless: false,
+            childless: Childless::Allow,
             reauth: 0,
+            fragmentation: true,
             options: String::new(),
         }
     }
@@ -257,5 +282,6 @@ fn strongswan(offer: &Offer, credentials: &Credentials) -> SwanGateway {
     config.dpd = offer.dpd.unwrap_or(config.dpd);
     config.childless = offer.childless;
     config.reauth = offer.reauth;
+    config.fragmentation = offer.fragmentation;
     config
 }

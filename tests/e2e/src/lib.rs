@@ -28,6 +28,7 @@ pub use second::{SECOND_V4, second_gateway};
 use std::time::Duration;
 
 use anyhow::Result;
+pub use ropewalk_lab::Childless;
 use ropewalk_lab::Lab;
 
 /// Patience for one thing that should take well under a second on an idle machine.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use ropewalk_lab::{Namespace, Process};
+use ropewalk_lab::{Childless, Namespace, Process};
 use serde_json::Value;
 
 use crate::{
@@ -181,7 +181,7 @@ fn config_text(offer: &Offer, credentials: &Credentials) -> String {
     if let Some(dpd) = offer.dpd {
         text += &format!("dpd = {dpd}\n");
     }
-    if offer.childless {
+    if offer.childless == Childless::Force {
         text += "childless = \"force\"\n";
     }
     text + &offer.options

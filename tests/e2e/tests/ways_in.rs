@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ropewalk_e2e::{AuthKind, BOTH, Client, Credentials, Gateway, GatewayKind, Offer, ProfileText, in_lab};
+use ropewalk_e2e::{
+    AuthKind, BOTH, Childless, Client, Credentials, Gateway, GatewayKind, Offer, ProfileText, in_lab,
+};
 use ropewalk_lab::{
     Site, SiteOptions,
     site::{GATEWAY_V4, NOBODY_V4, SERVER_V4},
@@ -67,7 +69,7 @@ fn a_gateway_that_wants_ike_auth_without_a_child_sa_gets_it() -> Result<()> {
         in_lab(|lab| {
             let site = Site::new(lab, SiteOptions::default())?;
             let credentials = Credentials::new(AuthKind::Ecdsa)?;
-            let offer = Offer { childless: true, ..Offer::new(AuthKind::Ecdsa) };
+            let offer = Offer { childless: Childless::Force, ..Offer::new(AuthKind::Ecdsa) };
             let _gateway = Gateway::start(which, &site, &offer, &credentials)?;
             let client = Client::start(&site.client)?;
             let profile = ProfileText::new(AuthKind::Ecdsa, &credentials, &GATEWAY_V4.to_string());

@@ -32,5 +32,7 @@ pub use process::{Finished, Process, run, until};
 pub use relay::{Conditions, FalseGateway, Forge, Relay, answer_with};
 pub use site::{Site, SiteOptions};
 pub use swan::{Swan, resident_memory};
-pub use swan_config::{ALL_ESP_PROPOSALS, ALL_IKE_PROPOSALS, SwanAuth, SwanClient, SwanConfig, SwanGateway};
+pub use swan_config::{
+    ALL_ESP_PROPOSALS, ALL_IKE_PROPOSALS, Childless, SwanAuth, SwanClient, SwanConfig, SwanGateway,
+};
 pub use transfer::{PAGE, Speed, TWENTY_MEGABYTES, TransferServer, download, fetch_page, udp_echo, upload};

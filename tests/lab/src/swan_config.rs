@@ -23,6 +23,17 @@ pub struct SwanConfig {
     pub files: Vec<(&'static str, String, String)>,
 }
 
+/// What a gateway thinks of IKE_AUTH without a CHILD_SA (RFC 6023).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Childless {
+    /// strongSwan's default: a client may. (The reference gateway's is never.)
+    Allow,
+    /// No client may.
+    Never,
+    /// Every client must.
+    Force,
+}
+
 /// What the gateway offers. `None` and empty leave a thing out.
 #[derive(Debug, Clone)]
 pub struct SwanGateway {
@@ -50,10 +61,12 @@ pub struct SwanGateway {
     pub authorities: Vec<String>,
     /// Seconds of silence after which it asks whether the client is alive; 0 never.
     pub dpd: u32,
-    /// Every IKE_AUTH is to be without a CHILD_SA (RFC 6023).
-    pub childless: bool,
+    /// IKE_AUTH without a CHILD_SA (RFC 6023).
+    pub childless: Childless,
     /// Seconds that a login holds, told to clients as AUTH_LIFETIME (RFC 4478); 0 for ever.
     pub reauth: u32,
+    /// It speaks IKE fragmentation (RFC 7383).
+    pub fragmentation: bool,
 }
 
 impl Default for SwanGateway {
@@ -71,8 +84,9 @@ impl Default for SwanGateway {
             rsa: None,
             authorities: Vec::new(),
             dpd: 0,
-            childless: false,
+            childless: Childless::Allow,
             reauth: 0,
+            fragmentation: true,
         }
     }
 }
@@ -121,14 +135,19 @@ impl SwanGateway {
     fn connection(&self, name: &str, local: &str, remote: &str) -> String {
         let pools: Vec<_> = (0..self.pools.len()).map(|number| format!("pool{number}")).collect();
         let pools = if pools.is_empty() { String::new() } else { format!("  pools = {}\n", pools.join(",")) };
-        let childless = if self.childless { "  childless = force\n" } else { "" };
+        let whole = if self.fragmentation { "" } else { "  fragmentation = no\n" };
+        let childless = match self.childless {
+            Childless::Allow => "",
+            Childless::Never => "  childless = never\n",
+            Childless::Force => "  childless = force\n",
+        };
         let reauth = match self.reauth {
             0 => String::new(),
             seconds => format!("  reauth_time = {seconds}s\n  rekey_time = 0s\n  over_time = 30s\n"),
         };
         let dpd = if self.dpd == 0 { String::new() } else { format!("  dpd_delay = {}s\n", self.dpd) };
         format!(
-            " {name} {{\n  version = 2\n  proposals = {}\n{pools}{dpd}{childless}{reauth}  local {{\n   id = {name}.gw.test\n   {local}\n  }}\n  \
+            " {name} {{\n  version = 2\n  proposals = {}\n{pools}{dpd}{childless}{whole}{reauth}  local {{\n   id = {name}.gw.test\n   {local}\n  }}\n  \
              remote {{\n   {remote}\n  }}\n  children {{\n   net {{\n    local_ts = {}\n    esp_proposals = {}\n   }}\n  }}\n }}\n",
             self.ike,
             self.traffic.join(","),

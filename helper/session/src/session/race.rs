@@ -503,7 +503,11 @@ impl Session {
         let ike: Vec<String> = config.ike_proposals.iter().map(ToString::to_string).collect();
         let esp: Vec<String> = config.esp_proposals.iter().map(ToString::to_string).collect();
         let clock_is_wrong = self.wall_clock < IMPOSSIBLE_BEFORE;
-        let known = Circumstances { ike: ike.join(", "), esp: esp.join(", "), clock_is_wrong, ..known };
+        let group = config.ike_proposals.first().and_then(|proposal| proposal.groups().first());
+        let other_pfs = config.esp_proposals.first().zip(group);
+        let other_pfs = other_pfs.map(|(proposal, group)| crate::explain::other_pfs(proposal, *group));
+        let known =
+            Circumstances { ike: ike.join(", "), esp: esp.join(", "), other_pfs, clock_is_wrong, ..known };
         Explanation::of_handshake(error, &known)
     }
 }

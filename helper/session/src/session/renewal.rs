@@ -5,12 +5,12 @@
 //! end: the first CHILD_SA of an IKE_SA has no key exchange of its own.
 
 use rand_core::CryptoRng;
-use ropewalk_ike::proposal::{ChosenEsp, group_name};
 use ropewalk_ike::time::Instant;
 use ropewalk_ike::wire::NotifyType;
+use ropewalk_ike::wire::transform_id::GROUP_X25519;
 
 use super::{Session, State};
-use crate::explain::{Cause, Explanation};
+use crate::explain::{Cause, Explanation, other_pfs};
 use crate::uplink::Traffic;
 
 impl Session {
@@ -73,36 +73,31 @@ impl Session {
                 "Ask the administrator to look into the gateway's log.",
             );
         }
-        let (suite, group) = match &self.state {
-            State::Connected(sa) => {
-                let carrying = sa.children().first();
-                let suite =
-                    carrying.map(|child| ChosenEsp { group: None, esn: false, ..child.suite }.syntax());
-                (suite, group_name(sa.suite().group).to_lowercase().replace('-', ""))
-            }
-            State::Idle
-            | State::AskingCredential
-            | State::Racing(_)
-            | State::Waiting { .. }
-            | State::Offline
-            | State::Closing(_)
-            | State::Failed => (None, "x25519".to_owned()),
-        };
-        let suite = suite.unwrap_or_else(|| "aes256gcm16".to_owned());
         let esp = &self.config.initiator.esp_proposals;
         let offered: Vec<String> = esp.iter().map(ToString::to_string).collect();
         let message = format!(
             "The gateway refuses to renew the tunnel's keys with what the profile proposes ({}). {instead}",
             offered.join(", ")
         );
+        let group = match &self.state {
+            State::Connected(sa) => sa.suite().group,
+            State::Idle
+            | State::AskingCredential
+            | State::Racing(_)
+            | State::Waiting { .. }
+            | State::Offline
+            | State::Closing(_)
+            | State::Failed => GROUP_X25519,
+        };
+        let other = esp.first().map(|proposal| other_pfs(proposal, group)).unwrap_or_default();
         let hint = if esp.iter().any(|proposal| !proposal.groups().is_empty()) {
             format!(
-                "The gateway may want no key exchange there (PFS), or another one: set esp = [\"{suite}\"] under [crypto] in \
+                "The gateway may want no key exchange there (PFS), or another one: set esp = [\"{other}\"] under [crypto] in \
                  the profile, or ask the administrator which."
             )
         } else {
             format!(
-                "The gateway may want a key exchange there (PFS): set esp = [\"{suite}-{group}\"] under [crypto] in the \
+                "The gateway may want a key exchange there (PFS): set esp = [\"{other}\"] under [crypto] in the \
                  profile, or ask the administrator which."
             )
         };
