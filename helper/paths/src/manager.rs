@@ -93,6 +93,8 @@ pub struct Manager {
     chosen_at: Option<Instant>,
     token: u64,
     metered_at: Instant,
+    /// The last look at the clock.
+    looked_at: Instant,
     probes: VecDeque<Probe>,
     changed: bool,
 }
@@ -109,6 +111,7 @@ impl Manager {
             chosen_at: None,
             token: 0,
             metered_at: Instant::ZERO,
+            looked_at: Instant::ZERO,
             probes: VecDeque::new(),
             changed: false,
         }
@@ -166,10 +169,11 @@ impl Manager {
         }
     }
 
-    /// A probe was answered. One that nobody sent, or that was answered before, changes nothing.
-    pub fn probe_answered(&mut self, now: Instant, path: PathId, token: u64) {
+    /// A probe was answered, after this round trip if that can be told. One that nobody sent, or that was answered before,
+    /// changes nothing.
+    pub fn probe_answered(&mut self, now: Instant, path: PathId, token: u64, rtt: Option<Duration>) {
         if let Some(member) = self.members.get_mut(&path)
-            && member.track.answered(now, token)
+            && member.track.answered(now, token, rtt)
         {
             self.choose(now);
         }
@@ -215,6 +219,7 @@ impl Manager {
     /// Acts on the clock.
     pub fn handle_timeout(&mut self, now: Instant) {
         let late = self.poll_timeout().map_or(Duration::ZERO, |due| now - due);
+        self.looked_at = now;
         let mut suspicion = false;
         for (path, member) in &mut self.members {
             if late > STALL {
@@ -270,10 +275,10 @@ impl Manager {
         let stay = self.chosen_at.map(|at| at + LEAST_STAY).unwrap_or_default();
         let degraded = carrying.degraded_since.map(|since| (since + HOLD).max(stay));
         let unmetered = self.members.values().filter(|member| !member.track.is_metered());
-        let proof =
-            unmetered.filter_map(|member| member.good_since).map(|since| since + UNMETERED_PROOF).min();
-        let proof = proof.filter(|_| carrying.track.is_metered() && self.use_metered == UseMetered::Standby);
-        [degraded, proof].into_iter().flatten().min()
+        let proofs = unmetered.filter_map(|member| member.good_since).map(|since| since + UNMETERED_PROOF);
+        let cheaper = carrying.track.is_metered() && self.use_metered == UseMetered::Standby;
+        // What is over has been looked at; more comes of it only when something else changes.
+        proofs.filter(|_| cheaper).chain(degraded).filter(|at| *at > self.looked_at).min()
     }
 
     fn choose(&mut self, now: Instant) {

@@ -7,13 +7,16 @@ const WIFI: PathId = PathId(1);
 const WIRE: PathId = PathId(2);
 const MOBILE: PathId = PathId(3);
 
+/// When it arrives, by which path, and what: a probe with its token and when it was sent, or data.
+type Flight = (Instant, PathId, Option<(u64, Instant)>);
+
 /// Links in front of a gateway that answers probes and echoes data, on virtual time of one millisecond a step.
 struct World {
     manager: Manager,
     now: Instant,
     links: BTreeMap<PathId, Link>,
-    /// What is under way: when it arrives, by which path, and what.
-    flying: Vec<(Instant, PathId, Option<u64>)>,
+    /// What is under way.
+    flying: Vec<Flight>,
     rng: ChaCha20Rng,
     probes: usize,
     changes: Vec<(Instant, Assignment)>,
@@ -56,6 +59,7 @@ impl World {
     }
 
     fn launch(&mut self, path: PathId, token: Option<u64>) {
+        let token = token.map(|token| (token, self.now));
         let Some(link) = self.links.get(&path) else { return };
         if !link.dark && self.rng.next_u32() % 1000 >= link.loss {
             self.flying.push((self.now + link.rtt, path, token));
@@ -74,10 +78,10 @@ impl World {
         let now = self.now;
         let (landed, flying) = self.flying.drain(..).partition(|(at, ..)| *at <= now);
         self.flying = flying;
-        let landed: Vec<(Instant, PathId, Option<u64>)> = landed;
+        let landed: Vec<Flight> = landed;
         for (_, path, token) in landed {
             match token {
-                Some(token) => self.manager.probe_answered(now, path, token),
+                Some((token, sent)) => self.manager.probe_answered(now, path, token, Some(now - sent)),
                 None => {
                     self.manager.received(now, path, 1000);
                     self.echoes.push(now);
@@ -95,6 +99,8 @@ impl World {
         }
         if self.manager.poll_timeout().is_some_and(|at| at <= now) {
             self.manager.handle_timeout(now);
+            let next = self.manager.poll_timeout();
+            assert!(next.is_none_or(|at| at > now), "it asks for what is over: {next:?} at {now:?}");
         }
         while let Some(probe) = self.manager.poll_probe() {
             self.probes += 1;
@@ -315,7 +321,7 @@ fn an_answer_that_nobody_asked_for_is_no_evidence() {
     let mut world = World::new(Policy::Failover, &[(WIFI, GOOD), (WIRE, dark)]);
     let now = world.now;
     for token in 1_000_000..1_000_100 {
-        world.manager.probe_answered(now, WIRE, token);
+        world.manager.probe_answered(now, WIRE, token, None);
     }
     assert_ne!(world.health(WIRE), Health::Good);
 }

@@ -79,6 +79,8 @@ pub struct Track {
     last_evidence: Option<Instant>,
     probes: VecDeque<(u64, Instant)>,
     next_probe: Instant,
+    /// The last look at the clock.
+    looked_at: Instant,
     answers_in_a_row: u32,
     srtt: Option<Duration>,
     variation: Duration,
@@ -102,6 +104,7 @@ impl Track {
             last_evidence: None,
             probes: VecDeque::new(),
             next_probe: now,
+            looked_at: now,
             answers_in_a_row: 0,
             srtt: None,
             variation: Duration::ZERO,
@@ -197,11 +200,15 @@ impl Track {
         self.evidence(at);
     }
 
-    /// An answer to a probe; false when no such probe is outstanding.
-    pub(crate) fn answered(&mut self, now: Instant, token: u64) -> bool {
+    /// An answer to a probe, and the round trip if the answer tells it; false when no such probe is outstanding.
+    pub(crate) fn answered(&mut self, now: Instant, token: u64, rtt: Option<Duration>) -> bool {
         let Some(at) = self.probes.iter().position(|(known, _)| *known == token) else { return false };
-        let Some((_, sent)) = self.probes.remove(at) else { return false };
-        self.measure(now - sent);
+        let oldest = self.probes.front().map(|(_, sent)| now - *sent);
+        self.probes.remove(at);
+        // At first something that is rather too long is better than nothing.
+        if let Some(rtt) = rtt.or(oldest.filter(|_| self.srtt.is_none())) {
+            self.measure(rtt);
+        }
         self.count(true);
         self.answers_in_a_row += 1;
         if self.failed && self.answers_in_a_row >= REHABILITATING {
@@ -231,7 +238,9 @@ impl Track {
         if !self.carrier {
             return None;
         }
-        let lost = self.probes.front().map(|(_, sent)| *sent + self.patience());
+        // Of a suspected path they stay where they are when they are overdue.
+        let overdue = self.probes.iter().map(|(_, sent)| *sent + self.patience());
+        let lost = overdue.filter(|at| *at > self.looked_at).min();
         let suspicion = self.suspect_at().filter(|_| !self.is_hurrying());
         [Some(self.next_probe), lost, suspicion].into_iter().flatten().min()
     }
@@ -241,6 +250,7 @@ impl Track {
         if !self.carrier {
             return false;
         }
+        self.looked_at = now;
         let suspect = self.suspect_at().is_some_and(|at| now >= at);
         if suspect && !self.is_hurrying() {
             self.next_probe = now;

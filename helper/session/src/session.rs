@@ -192,6 +192,7 @@ impl Session {
             return;
         }
         self.wall_clock = wall_clock;
+        self.strands.hope();
         self.was_up = false;
         self.error = None;
         self.refusals = 0;
@@ -205,6 +206,7 @@ impl Session {
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Connected(mut sa) => {
                 self.drop_reauth(now, rng);
+                self.end_strands_by(now, sa.path(), rng);
                 sa.close(now, rng);
                 self.state = State::Closing(sa);
                 self.drain_sa(now, rng);
@@ -250,8 +252,8 @@ impl Session {
 
     /// A socket that [`Command::OpenPath`] asked for, on this interface.
     pub fn path_opened(&mut self, now: Instant, path: Path, interface: u32, rng: &mut dyn CryptoRng) {
-        self.strands.note_link(path.link, interface);
-        if self.attempt_opened(now, path, rng) {
+        self.note_link(path.link, interface);
+        if self.growth_opened(now, path, interface, rng) || self.attempt_opened(now, path, rng) {
             return;
         }
         if self.race_opened(now, path, rng) {
@@ -271,14 +273,16 @@ impl Session {
         rng: &mut dyn CryptoRng,
     ) {
         tracing::debug!(%remote, ?interface, why, "there is no way there");
-        if !self.attempt_failed(now) {
+        if !self.growth_failed(now, remote, interface, rng) && !self.attempt_failed(now) {
             self.race_not_opened(now, why, rng);
         }
     }
 
     /// The socket of `link` is of no use any more, as when its interface went.
     pub fn path_lost(&mut self, now: Instant, link: u32, rng: &mut dyn CryptoRng) {
-        let other = self.attempt_lost(now, link, rng) || self.race_lost(now, link, rng);
+        let other = self.strand_path_lost(now, link, rng)
+            || self.attempt_lost(now, link, rng)
+            || self.race_lost(now, link, rng);
         if !other && self.link == Some(link) {
             self.carrier_lost(now, rng);
         }
@@ -298,6 +302,9 @@ impl Session {
         if let Some(spis) = IkeSpis::of(datagram).filter(|spis| self.fading.owns(*spis)) {
             let result = self.fading.handle_datagram(now, spis, (path, datagram), rng);
             self.drain_fading();
+            return result;
+        }
+        if let Some(result) = self.strand_datagram(now, path, datagram, rng) {
             return result;
         }
         if let Some(result) = self.reauth_datagram(now, path, datagram, rng) {
@@ -332,6 +339,7 @@ impl Session {
         self.drain_fading();
         self.reauth_timeout(now, rng);
         self.group_timeout(now);
+        self.strands_timeout(now, rng);
         match &mut self.state {
             State::Racing(_) => self.race_timeout(now, rng),
             State::Connected(_) => self.connected_timeout(now, rng),
@@ -373,7 +381,7 @@ impl Session {
             State::Idle | State::Offline | State::AskingCredential | State::Failed => None,
         };
         let beside = [self.fading.poll_timeout(), self.reauth.poll_timeout(), self.group.poll_timeout()];
-        beside.into_iter().chain([own]).flatten().min()
+        beside.into_iter().chain([own, self.strands_poll()]).flatten().min()
     }
 
     /// Where it stands.

@@ -46,7 +46,9 @@ struct Wanted<'a> {
 impl Wanted<'_> {
     fn of(which: GatewayKind) -> Self {
         let options = SiteOptions { v6: false, ..SiteOptions::default() };
-        Self { which, options, timing: "dpd = 30\n", offer: Offer::new(AuthKind::Psk) }
+        // One path: several are another matter.
+        let timing = "dpd = 30\n[paths]\nmultipath = false\n";
+        Self { which, options, timing, offer: Offer::new(AuthKind::Psk) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A session and what its owner would do: open sockets, install CHILD_SAs, remember the tunnel's settings.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use rand_chacha::ChaCha20Rng;
@@ -8,11 +9,24 @@ use ropewalk_ike::exchange::child::ChildSa;
 use ropewalk_ike::multi_point::group_sa::GroupSa;
 use ropewalk_ike::multi_point::rollover::Action;
 use ropewalk_ike::time::{Instant, UnixTime};
-use ropewalk_session::{Command, CredentialReason, InnerSettings, Phase, Session, SessionConfig, Traffic};
+use ropewalk_session::{
+    Carriage, Command, CredentialReason, InnerSettings, Phase, Session, SessionConfig, Traffic, Uplink,
+};
 use zeroize::Zeroizing;
 
 use crate::network::{Datagram, Network};
 use crate::setup::CLIENT_V6;
+
+/// A network of the client's machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SimUplink {
+    /// The system's number of its interface.
+    pub interface: u32,
+    /// The client's addresses there.
+    pub addresses: Vec<IpAddr>,
+    /// What is sent by it costs.
+    pub metered: bool,
+}
 
 /// The client's end.
 #[derive(Debug)]
@@ -37,10 +51,15 @@ pub struct SimClient {
     pub refused_datagrams: usize,
     /// Names with addresses of their own; all others are the gateway's.
     pub names: Vec<(String, Vec<IpAddr>)>,
+    /// How it sends, with everything that several paths are used for.
+    pub carriage: Option<Carriage>,
+    /// What its CHILD_SAs have carried, by our SPIs.
+    pub counters: BTreeMap<u32, Traffic>,
     /// Its own addresses at the moment; none is no network.
     addresses: Vec<IpAddr>,
+    uplinks: Vec<SimUplink>,
     gateways: Vec<IpAddr>,
-    links: Vec<(u32, SocketAddr)>,
+    links: Vec<(u32, SocketAddr, u32)>,
     next_link: u32,
     /// Sockets opened so far.
     pub opened: usize,
@@ -61,7 +80,10 @@ impl SimClient {
             asked: Vec::new(),
             refused_datagrams: 0,
             names: Vec::new(),
+            carriage: None,
+            counters: BTreeMap::new(),
             addresses: vec![address, CLIENT_V6],
+            uplinks: Vec::new(),
             gateways,
             links: Vec::new(),
             next_link: 1,
@@ -73,8 +95,8 @@ impl SimClient {
     /// the session of that.
     pub fn move_to(&mut self, now: Instant, addresses: &[IpAddr], rng: &mut ChaCha20Rng) {
         self.addresses = addresses.to_vec();
-        let gone = self.links.iter().filter(|(_, local)| !addresses.contains(&local.ip()));
-        let gone: Vec<u32> = gone.map(|(link, _)| *link).collect();
+        let gone = self.links.iter().filter(|(_, local, _)| !addresses.contains(&local.ip()));
+        let gone: Vec<u32> = gone.map(|(link, ..)| *link).collect();
         self.session.network_changed(now, !addresses.is_empty());
         let in_use = self.egress.map(|(_, path)| path.local.ip());
         let better = in_use.is_some_and(|in_use| {
@@ -86,6 +108,50 @@ impl SimClient {
         if gone.is_empty() && better {
             self.session.way_changed();
         }
+    }
+
+    /// The machine has these networks now, the first being the one that the system uses.
+    pub fn set_uplinks(&mut self, now: Instant, uplinks: &[SimUplink], rng: &mut ChaCha20Rng) {
+        self.uplinks = uplinks.to_vec();
+        let told = uplinks.iter().map(|uplink| Uplink {
+            interface: uplink.interface,
+            name: format!("net{}", uplink.interface),
+            metered: uplink.metered,
+            ipv4: uplink.addresses.iter().any(IpAddr::is_ipv4),
+            ipv6: uplink.addresses.iter().any(IpAddr::is_ipv6),
+        });
+        self.session.uplinks_changed(now, told.collect(), rng);
+        let addresses: Vec<IpAddr> = uplinks.iter().flat_map(|uplink| uplink.addresses.clone()).collect();
+        self.move_to(now, &addresses, rng);
+    }
+
+    /// Tells the session what the CHILD_SAs have carried.
+    pub fn tell_traffic(&mut self, now: Instant, rng: &mut ChaCha20Rng) {
+        let known: Vec<u32> = self.children.iter().map(|child| child.spi_in).collect();
+        self.counters.retain(|spi_in, _| known.contains(spi_in));
+        for traffic in self.counters.values() {
+            self.session.note_traffic(now, traffic, rng);
+        }
+    }
+
+    /// The socket of this number is open at this address.
+    #[must_use]
+    pub fn is_open(&self, link: u32, local: SocketAddr) -> bool {
+        let open = self.links.iter().any(|(open, own, _)| (*open, *own) == (link, local));
+        open && self.addresses.contains(&local.ip())
+    }
+
+    /// The open socket at this address.
+    #[must_use]
+    pub fn link_at(&self, local: SocketAddr) -> Option<u32> {
+        let found = self.links.iter().find(|(_, own, _)| *own == local);
+        found.filter(|(_, own, _)| self.addresses.contains(&own.ip())).map(|(link, ..)| *link)
+    }
+
+    /// Whether this socket is open.
+    #[must_use]
+    pub fn has_link(&self, link: u32) -> bool {
+        self.links.iter().any(|(open, ..)| *open == link)
     }
 
     /// Where the session stands.
@@ -103,13 +169,13 @@ impl SimClient {
     /// Whether a datagram to this address is for one of the open sockets.
     #[must_use]
     pub fn owns(&self, address: SocketAddr) -> bool {
-        self.links.iter().any(|(_, local)| *local == address)
+        self.links.iter().any(|(_, local, _)| *local == address)
     }
 
     /// Delivers a datagram.
     pub fn receive(&mut self, now: Instant, datagram: &Datagram, rng: &mut ChaCha20Rng) {
-        let link = self.links.iter().find(|(_, local)| *local == datagram.destination);
-        let Some((link, local)) = link.copied() else { return };
+        let link = self.links.iter().find(|(_, local, _)| *local == datagram.destination);
+        let Some((link, local, _)) = link.copied() else { return };
         let path = Path { link, local, remote: datagram.source };
         if self.session.handle_datagram(now, path, &datagram.bytes, rng).is_err() {
             self.refused_datagrams += 1;
@@ -120,8 +186,8 @@ impl SimClient {
     pub fn drain(&mut self, now: Instant, network: &mut Network, rng: &mut ChaCha20Rng) {
         loop {
             while let Some(transmit) = self.session.poll_transmit() {
-                let local = self.links.iter().find(|(link, _)| *link == transmit.path.link);
-                let Some((_, source)) = local.copied() else { continue };
+                let local = self.links.iter().find(|(link, ..)| *link == transmit.path.link);
+                let Some((_, source, _)) = local.copied() else { continue };
                 // What is gone cannot send.
                 if !self.addresses.contains(&source.ip()) {
                     continue;
@@ -133,6 +199,19 @@ impl SimClient {
             let Some(command) = self.session.poll_command() else { return };
             self.perform(now, command, rng);
         }
+    }
+
+    /// Our address towards this one, and the number of its interface.
+    fn way_to(&self, remote: IpAddr, interface: Option<u32>) -> Option<(IpAddr, u32)> {
+        if self.uplinks.is_empty() {
+            let own = self.addresses.iter().find(|own| own.is_ipv4() == remote.is_ipv4());
+            return own.map(|own| (*own, 0));
+        }
+        let wanted = |uplink: &&SimUplink| interface.is_none_or(|interface| interface == uplink.interface);
+        self.uplinks.iter().filter(wanted).find_map(|uplink| {
+            let own = uplink.addresses.iter().find(|own| own.is_ipv4() == remote.is_ipv4())?;
+            Some((*own, uplink.interface))
+        })
     }
 
     fn perform(&mut self, now: Instant, command: Command, rng: &mut ChaCha20Rng) {
@@ -154,20 +233,20 @@ impl SimClient {
             Command::OpenPath { remote, interface } => {
                 let link = self.next_link;
                 self.next_link += 1;
-                let own = self.addresses.iter().find(|own| own.is_ipv4() == remote.is_ipv4());
-                let Some(own) = own else {
+                let Some((own, index)) = self.way_to(remote.ip(), interface) else {
                     self.session.path_failed(now, (remote, interface), "there is no route", rng);
                     return;
                 };
-                let local = SocketAddr::new(*own, 50_000 + u16::try_from(link).unwrap_or(0));
-                self.links.push((link, local));
+                let local = SocketAddr::new(own, 50_000 + u16::try_from(link).unwrap_or(0));
+                self.links.push((link, local, index));
                 self.opened += 1;
-                self.session.path_opened(now, Path { link, local, remote }, 0, rng);
+                self.session.path_opened(now, Path { link, local, remote }, index, rng);
             }
-            Command::ClosePath(closed) => self.links.retain(|(link, _)| *link != closed),
+            Command::ClosePath(closed) => self.links.retain(|(link, ..)| *link != closed),
             Command::InstallChild(child) => self.children.push(*child),
             Command::Carry(carriage) => {
-                self.egress = Some((carriage.carrying.spi_in, carriage.carrying.path))
+                self.egress = Some((carriage.carrying.spi_in, carriage.carrying.path));
+                self.carriage = Some(carriage);
             }
             Command::RemoveChild(spi_in) => {
                 self.children.retain(|child| child.spi_in != spi_in);

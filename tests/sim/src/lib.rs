@@ -8,6 +8,7 @@
 //! - [`duel`]: one client and one gateway message by message, for a test that knows the keys.
 //! - [`network`]: datagrams in flight, faults, a NAT.
 //! - [`client`]: a session and what its owner would do.
+//! - [`pings`]: data through the tunnel, and when nothing came through.
 //! - [`world`]: both ends, the network and the clock.
 //! - [`setup`]: matching configurations of both ends.
 
@@ -17,10 +18,11 @@ pub mod bundle;
 pub mod client;
 pub mod duel;
 pub mod network;
+pub mod pings;
 pub mod setup;
 pub mod world;
 
-pub use client::SimClient;
+pub use client::{SimClient, SimUplink};
 pub use network::{Faults, Network};
 pub use setup::{Auth, Setup};
 pub use world::World;

@@ -1,7 +1,7 @@
 //! Datagrams in flight: some are lost, some doubled, some overtaken; and a NAT in front of the client.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rand_chacha::ChaCha20Rng;
@@ -28,6 +28,17 @@ impl Faults {
     }
 }
 
+/// What is wrong with one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WayFaults {
+    /// Nothing arrives.
+    pub dark: bool,
+    /// Lost, in thousandths.
+    pub loss: u32,
+    /// It takes so much longer, in milliseconds.
+    pub delay: u32,
+}
+
 /// A datagram on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Datagram {
@@ -48,6 +59,8 @@ pub struct Network {
     pub faults: Faults,
     /// Nothing arrives at all.
     pub cut: bool,
+    /// What goes wrong between one of the client's addresses and one of the gateway's, besides.
+    pub ways: BTreeMap<(IpAddr, IpAddr), WayFaults>,
     /// Datagrams with more octets than this do not arrive.
     pub largest: Option<usize>,
     in_flight: BTreeMap<(Instant, u64), Datagram>,
@@ -74,6 +87,7 @@ impl Network {
         Self {
             faults,
             cut: false,
+            ways: BTreeMap::new(),
             largest: None,
             in_flight: BTreeMap::new(),
             sequence: 0,
@@ -139,6 +153,21 @@ impl Network {
         }
     }
 
+    /// What is wrong between these two, whichever sends.
+    #[must_use]
+    pub fn way(&self, one: IpAddr, other: IpAddr) -> WayFaults {
+        let found = self.ways.get(&(one, other)).or_else(|| self.ways.get(&(other, one)));
+        found.copied().unwrap_or_default()
+    }
+
+    /// The client's own address behind an address outside.
+    #[must_use]
+    pub fn own_address(&self, outside: SocketAddr) -> SocketAddr {
+        let mappings = self.nat.iter().flatten();
+        let own = mappings.filter(|(_, public)| **public == outside).map(|(own, _)| *own).next();
+        own.unwrap_or(outside)
+    }
+
     /// Sends a datagram from the client's side.
     pub fn send_from_client(&mut self, now: Instant, mut datagram: Datagram, rng: &mut ChaCha20Rng) {
         if let Some(mappings) = self.nat.as_mut().filter(|_| datagram.source.is_ipv4()) {
@@ -161,14 +190,19 @@ impl Network {
         self.digest.update(&micros.to_be_bytes());
         self.digest.update(format!("{} {} ", datagram.source, datagram.destination).as_bytes());
         self.digest.update(&datagram.bytes);
+        let ends = [datagram.source, datagram.destination].map(|end| self.own_address(end).ip());
+        let way = self.way(ends[0], ends[1]);
         let copies = if below(rng, 1000) < self.faults.duplicate { 2 } else { 1 };
         for _ in 0..copies {
             let too_large = self.largest.is_some_and(|largest| datagram.bytes.len() > largest);
-            if self.cut || too_large || below(rng, 1000) < self.faults.loss {
+            if self.cut || way.dark || too_large || below(rng, 1000) < self.faults.loss {
+                continue;
+            }
+            if way.loss > 0 && below(rng, 1000) < way.loss {
                 continue;
             }
             let held_up = if below(rng, 1000) < self.faults.reorder { below(rng, 400) } else { 0 };
-            let delay = Duration::from_millis(u64::from(10 + below(rng, 10) + held_up));
+            let delay = Duration::from_millis(u64::from(10 + below(rng, 10) + held_up + way.delay));
             self.sequence += 1;
             self.in_flight.insert((now + delay, self.sequence), datagram.clone());
         }
@@ -190,7 +224,7 @@ impl Network {
             }
             let mut datagram = first.remove();
             let Some(mappings) = &self.nat else { return Some(datagram) };
-            if datagram.destination.ip() != std::net::IpAddr::from(NAT_ADDRESS) {
+            if datagram.destination.ip() != IpAddr::from(NAT_ADDRESS) {
                 return Some(datagram);
             }
             let own = mappings.iter().find(|(_, public)| **public == datagram.destination);

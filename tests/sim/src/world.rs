@@ -13,8 +13,9 @@ use ropewalk_ike::exchange::child::ChildSa;
 use ropewalk_ike::time::{Instant, UnixTime};
 use ropewalk_session::{Phase, Traffic};
 
-use crate::client::SimClient;
+use crate::client::{SimClient, SimUplink};
 use crate::network::{Datagram, Faults, Network};
+use crate::pings::Pings;
 use crate::setup::{CLIENT, GATEWAY, GATEWAY_V6, Setup, WALL_CLOCK};
 
 /// More steps than any honest wait of these tests takes: beyond it two ends talk without end.
@@ -45,6 +46,8 @@ pub struct World {
     pub network: Network,
     /// Everything random.
     pub rng: ChaCha20Rng,
+    /// Pings through the tunnel.
+    pub pings: Pings,
     settings: Settings,
     steps: u32,
 }
@@ -66,6 +69,7 @@ impl World {
             gateway_log: Vec::new(),
             network: Network::new(faults, nat),
             rng: ChaCha20Rng::seed_from_u64(seed),
+            pings: Pings::default(),
             settings,
             steps: 0,
         }
@@ -145,6 +149,12 @@ impl World {
         self.settle();
     }
 
+    /// The client has these networks now; see [`SimClient::set_uplinks`].
+    pub fn set_uplinks(&mut self, uplinks: &[SimUplink]) {
+        self.client.set_uplinks(self.now, uplinks, &mut self.rng);
+        self.settle();
+    }
+
     /// Lets time pass, at most `limit`, until `done` holds; whether it does.
     ///
     /// # Panics
@@ -162,7 +172,8 @@ impl World {
             let gateway_timeout = self.gateway.as_ref().and_then(Gateway::poll_timeout);
             let second_timeout = self.second.as_ref().and_then(|(_, gateway)| gateway.poll_timeout());
             let client_timeout = self.client.session.poll_timeout();
-            let next = [self.network.next_arrival(), client_timeout, gateway_timeout, second_timeout];
+            let pings = self.pings.poll_timeout();
+            let next = [self.network.next_arrival(), client_timeout, gateway_timeout, second_timeout, pings];
             let Some(next) = next.into_iter().flatten().min().filter(|next| *next <= deadline) else {
                 self.now = deadline;
                 return false;
@@ -171,7 +182,9 @@ impl World {
             while let Some(datagram) = self.network.receive(self.now) {
                 self.deliver(&datagram);
             }
+            self.play_pings();
             if self.client.session.poll_timeout().is_some_and(|at| at <= self.now) {
+                self.client.tell_traffic(self.now, &mut self.rng);
                 self.client.handle_timeout(self.now, self.wall_clock, &mut self.rng);
             }
             if let Some(gateway) = &mut self.gateway
@@ -327,7 +340,7 @@ impl World {
     }
 
     /// Does what both ends want.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.client.drain(self.now, &mut self.network, &mut self.rng);
         self.settle_second();
         let Some(gateway) = &mut self.gateway else { return };
@@ -370,7 +383,7 @@ impl World {
 }
 
 /// The client's first inner address, on the gateway's side of a CHILD_SA.
-fn first_address(child: &ChildSa) -> Option<IpAddr> {
+pub(crate) fn first_address(child: &ChildSa) -> Option<IpAddr> {
     child.ts_remote.selectors.first().map(|selector| selector.start())
 }
 

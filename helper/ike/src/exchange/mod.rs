@@ -4,6 +4,7 @@
 //! - [`sa`]: an established IKE_SA, the same for both roles, with its table of running tasks.
 //! - [`create_child_sa`], [`informational`]: the exchanges on it.
 //! - [`liveness`]: is the peer still there?
+//! - [`probe`]: is the path alive?
 //! - [`mobike`]: ends that move.
 //! - [`lifetime`], `renewal`: when it and its CHILD_SAs are renewed, and how old ones go.
 //! - `rekey_child`, [`rekey_ike`]: how they are renewed.
@@ -26,6 +27,7 @@ pub mod lifetime;
 pub mod liveness;
 pub mod mobike;
 pub mod nat;
+pub mod probe;
 pub mod protect;
 mod rekey_child;
 pub mod rekey_ike;

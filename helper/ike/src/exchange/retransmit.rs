@@ -147,6 +147,17 @@ impl Outstanding {
         self.interval = self.policy.first;
     }
 
+    /// It was sent once more out of turn.
+    pub fn sent_again(&mut self) {
+        self.resent += 1;
+    }
+
+    /// Is not given up before the policy's time from `now` on is over.
+    pub fn prolong(&mut self, now: Instant) {
+        let wanted = now.saturating_since(self.started) + RetransmitPolicy::ESTABLISHED.give_up;
+        self.policy.give_up = self.policy.give_up.max(wanted);
+    }
+
     /// Ends the wait early: nothing is due after `deadline`.
     pub fn give_up_by(&mut self, deadline: Instant) {
         let budget = deadline.saturating_since(self.started);

@@ -26,6 +26,7 @@ use super::lifetime::Lifetimes;
 use super::liveness::Stall;
 use super::mobike::Mobility;
 use super::nat::NatSituation;
+use super::probe::Probing;
 use super::protect::{Opened, Protection};
 use super::renewal::Renewal;
 use super::retransmit::{Arrival, Due, ResponseWindow};
@@ -118,6 +119,7 @@ pub struct IkeSa {
     pub(super) dpd: Option<Duration>,
     pub(super) mobility: Mobility,
     pub(super) keep_old: KeepOld,
+    pub(super) probing: Probing,
     pub(super) last_inbound: Instant,
     pub(super) stall: Stall,
     pub(super) tasks: VecDeque<Task>,
@@ -170,6 +172,7 @@ impl IkeSa {
             dpd: params.dpd,
             mobility: params.mobility,
             keep_old: KeepOld::new(params.keep_old),
+            probing: Probing::default(),
             last_inbound: now,
             stall: Stall::default(),
             tasks: VecDeque::new(),

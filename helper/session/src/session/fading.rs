@@ -21,6 +21,8 @@ const OVERLAP: Duration = Duration::from_secs(3);
 #[derive(Debug, Default)]
 pub(super) struct Fading {
     sas: Vec<Leaving>,
+    /// Sockets of those that went without a word.
+    orphans: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -28,6 +30,8 @@ struct Leaving {
     sa: IkeSa,
     /// When it is to be deleted by us.
     close_at: Option<Instant>,
+    /// The socket that goes with it.
+    link: Option<u32>,
 }
 
 /// What came of those on their way out.
@@ -36,6 +40,8 @@ pub(super) struct Drained {
     pub(super) transmits: Vec<Transmit>,
     /// Our SPIs of CHILD_SAs that are gone.
     pub(super) down: Vec<u32>,
+    /// Sockets that nobody needs any more.
+    pub(super) links: Vec<u32>,
 }
 
 impl Leaving {
@@ -47,19 +53,24 @@ impl Leaving {
 impl Fading {
     /// Keeps one more that its own exchanges end.
     pub(super) fn add(&mut self, sa: IkeSa) {
-        self.push(Leaving { sa, close_at: None });
+        self.push(Leaving { sa, close_at: None, link: None });
+    }
+
+    /// Keeps one more that is being deleted, and receives by this socket until then.
+    pub(super) fn add_leaving(&mut self, sa: IkeSa, link: Option<u32>) {
+        self.push(Leaving { sa, close_at: None, link });
     }
 
     /// Keeps one more that receives for a moment and is deleted then.
     pub(super) fn add_receiving(&mut self, now: Instant, mut sa: IkeSa) {
         sa.step_aside();
-        self.push(Leaving { sa, close_at: Some(now + OVERLAP) });
+        self.push(Leaving { sa, close_at: Some(now + OVERLAP), link: None });
     }
 
     /// Beyond the limit the oldest goes without a word.
     fn push(&mut self, leaving: Leaving) {
         if self.sas.len() >= MAX_FADING {
-            self.sas.remove(0);
+            self.orphans.extend(self.sas.remove(0).link);
         }
         self.sas.push(leaving);
     }
@@ -104,6 +115,7 @@ impl Fading {
     /// What they have to send, and what is gone with them. Those that are over go.
     pub(super) fn drain(&mut self) -> Drained {
         let mut drained = Drained::default();
+        drained.links.append(&mut self.orphans);
         for Leaving { sa, .. } in &mut self.sas {
             drained.transmits.extend(std::iter::from_fn(|| sa.poll_transmit()));
             while let Some(event) = sa.poll_event() {
@@ -114,14 +126,18 @@ impl Fading {
                 }
             }
         }
+        drained.links.extend(self.sas.iter().filter(|gone| gone.sa.is_closed()).filter_map(|gone| gone.link));
         self.sas.retain(|leaving| !leaving.sa.is_closed());
         drained
     }
 
-    /// Ends them without a word; our SPIs of the CHILD_SAs that go with them.
-    pub(super) fn clear(&mut self) -> Vec<u32> {
-        let gone = self.sas.drain(..);
-        gone.flat_map(|leaving| leaving.sa.children().iter().map(|child| child.spi_in).collect::<Vec<_>>())
-            .collect()
+    /// Ends them without a word; what goes with them.
+    pub(super) fn clear(&mut self) -> Drained {
+        let mut drained = Drained { links: std::mem::take(&mut self.orphans), ..Drained::default() };
+        for Leaving { sa, link, .. } in self.sas.drain(..) {
+            drained.down.extend(sa.children().iter().map(|child| child.spi_in));
+            drained.links.extend(link);
+        }
+        drained
     }
 }

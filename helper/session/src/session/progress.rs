@@ -11,7 +11,9 @@ use ropewalk_ike::exchange::sa::{CloseReason, IkeSa, SaEvent};
 use ropewalk_ike::time::Instant;
 use ropewalk_ike::wire::GatewayName;
 
+use super::fading::Drained;
 use super::reauth::Reauth;
+use super::strands::News;
 use super::{Session, State};
 use crate::command::{Command, CredentialReason, InnerSettings};
 use crate::explain::{Cause, Explanation};
@@ -71,6 +73,7 @@ impl Session {
         self.backoff.reset();
         self.forget_roaming();
         self.state = State::Connected(Box::new(sa));
+        self.strands.begin(now);
         self.drain_sa(now, rng);
     }
 
@@ -84,16 +87,22 @@ impl Session {
     /// What the IKE_SAs on their way out want.
     pub(super) fn drain_fading(&mut self) {
         let drained = self.fading.drain();
+        self.forget_drained(drained);
+    }
+
+    fn forget_drained(&mut self, drained: Drained) {
         self.transmits.extend(drained.transmits);
         self.commands.extend(drained.down.into_iter().map(Command::RemoveChild));
+        self.commands.extend(drained.links.into_iter().map(Command::ClosePath));
     }
 
     /// Nothing goes on beside what is in the state any more.
     pub(super) fn leave_all(&mut self) {
         self.reauth = Reauth::default();
         self.leave_group();
+        self.drop_strands();
         let gone = self.fading.clear();
-        self.commands.extend(gone.into_iter().map(Command::RemoveChild));
+        self.forget_drained(gone);
     }
 
     /// The next attempt asks for the same inner addresses, so that open connections survive it.
@@ -109,10 +118,11 @@ impl Session {
 
     pub(super) fn drain_sa(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
         let (State::Connected(sa) | State::Closing(sa)) = &mut self.state else { return };
-        let path = sa.path();
+        let (path, first) = (sa.path(), self.strands.first());
         self.transmits.extend(std::iter::from_fn(|| sa.poll_transmit()));
         let (mut closed, mut refused, mut lifetime, mut redirect) = (None, None, None, None);
-        let (mut successors, mut moves, mut groups) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut successors, mut moves, mut news) = (Vec::new(), Vec::new(), Vec::new());
+        let mut groups = Vec::new();
         while let Some(event) = sa.poll_event() {
             match event {
                 SaEvent::ChildUp { child, replaces } => {
@@ -131,13 +141,10 @@ impl Session {
                     self.fading.add(old);
                 }
                 SaEvent::Redundant(redundant) => self.fading.add(*redundant),
-                // There is one path, which nothing here has asked to have company.
-                SaEvent::Kept(kept) => {
-                    let mut unused = kept.sa;
-                    unused.close(now, rng);
-                    self.fading.add(unused);
-                }
-                SaEvent::KeepRefused(_) | SaEvent::SwitchAsked(_) | SaEvent::SwitchAnswered { .. } => {}
+                SaEvent::Kept(kept) => news.push(News::Kept(kept)),
+                SaEvent::KeepRefused(notify) => news.push(News::KeepRefused(notify)),
+                SaEvent::Probed { by, rtt } => news.push(News::Probed { by, rtt }),
+                SaEvent::SwitchAsked(_) | SaEvent::SwitchAnswered { .. } => {}
                 SaEvent::AuthLifetime(seconds) => lifetime = Some(seconds),
                 SaEvent::RekeyRefused(notify) => refused = Some((notify, false)),
                 SaEvent::IkeRekeyRefused(notify) => refused = Some((notify, true)),
@@ -173,10 +180,19 @@ impl Session {
         for event in &moves {
             self.roaming_event(now, event, rng);
         }
+        self.strand_news(now, first, news, rng);
+        if self.strands.first() != first {
+            // It does not carry any more, and its end is not the connection's.
+            if closed.is_some() {
+                self.retire(now, first, rng);
+            }
+            return;
+        }
         // An IKE_SA without a CHILD_SA carries nothing: it is as good as lost.
         let empty = matches!(self.state, State::Connected(ref sa) if sa.children().is_empty());
         match closed {
             Some(_) if matches!(self.state, State::Closing(_)) => self.go_idle(),
+            Some(reason) if self.survive(now, reason, rng) => {}
             Some(reason) => {
                 self.clean = matches!(reason, CloseReason::DeletedByPeer | CloseReason::PeerRestarted);
                 self.close_path();
@@ -186,6 +202,9 @@ impl Session {
                 if let State::Connected(mut sa) = std::mem::replace(&mut self.state, State::Idle) {
                     sa.close(now, rng);
                     self.transmits.extend(std::iter::from_fn(|| sa.poll_transmit()));
+                }
+                if self.survive(now, CloseReason::DeletedByPeer, rng) {
+                    return;
                 }
                 self.close_path();
                 self.lost(now, explain_close(CloseReason::DeletedByPeer), rng);
@@ -199,7 +218,7 @@ impl Session {
     }
 
     /// The gateway sends us to another one: the IKE_SA with it ends, the intent goes on there (RFC 5685 section 5).
-    fn go_elsewhere(&mut self, now: Instant, to: GatewayName, rng: &mut dyn CryptoRng) {
+    pub(super) fn go_elsewhere(&mut self, now: Instant, to: GatewayName, rng: &mut dyn CryptoRng) {
         if !matches!(self.state, State::Connected(_)) {
             return;
         }
@@ -210,6 +229,7 @@ impl Session {
         let State::Connected(mut sa) = std::mem::replace(&mut self.state, State::Idle) else { return };
         let from = GatewayName::Address(sa.path().remote.ip());
         tracing::info!(%from, %to, "the gateway sends us to another one");
+        self.end_strands(now, rng);
         self.forget(&sa);
         sa.close(now, rng);
         self.transmits.extend(std::iter::from_fn(|| sa.poll_transmit()));
@@ -278,7 +298,7 @@ pub(super) fn inner_settings(
     }
 }
 
-fn explain_close(reason: CloseReason) -> Explanation {
+pub(super) fn explain_close(reason: CloseReason) -> Explanation {
     let hint = "Ropewalk keeps trying until you disconnect.";
     let message = match reason {
         CloseReason::DeletedByPeer => "The gateway ended the connection.".to_owned(),

@@ -131,6 +131,7 @@ impl Session {
     /// The same, with the gateway first that another one sent us to.
     pub(super) fn start_race_by_way_of(&mut self, redirect: Option<(GatewayName, GatewayName)>) {
         let mut race = Race::default();
+        self.strands.forget_gateway();
         let port = self.config.gateways.first().map_or(0, |endpoint| endpoint.port);
         let redirected = redirect.map(|(to, from)| Name { host: to.to_string(), port, from: Some(from) });
         let gateways = self.config.gateways.iter();
@@ -155,6 +156,7 @@ impl Session {
         let Some(name) = race.resolving.take() else { return };
         let why = match answer {
             Ok(addresses) if !addresses.is_empty() => {
+                self.strands.note_addresses(&addresses);
                 let candidate = |ip| Candidate { remote: SocketAddr::new(ip, name.port), name: name.clone() };
                 race.candidates.extend(families_in_turn(addresses).into_iter().map(candidate));
                 None

@@ -69,6 +69,11 @@ impl Session {
         }
     }
 
+    /// Whether a new login is under way.
+    pub(super) fn is_logging_in_anew(&self) -> bool {
+        self.reauth.attempt.is_some()
+    }
+
     /// Gives up an attempt that is under way.
     pub(super) fn drop_reauth(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
         if let Some(mut attempt) = std::mem::take(&mut self.reauth).attempt {
@@ -168,8 +173,11 @@ impl Session {
         }
         self.error = None;
         self.forget_roaming();
-        self.fading.add_receiving(now, *old);
         self.state = State::Connected(Box::new(sa));
+        // They rest on the old login; this one makes others.
+        self.end_strands(now, rng);
+        self.strands.begin(now);
+        self.fading.add_receiving(now, *old);
         self.drain_sa(now, rng);
     }
 

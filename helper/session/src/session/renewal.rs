@@ -16,6 +16,9 @@ use crate::uplink::Traffic;
 impl Session {
     /// What a CHILD_SA has carried so far.
     pub fn note_traffic(&mut self, now: Instant, traffic: &Traffic, rng: &mut dyn CryptoRng) {
+        if self.strand_traffic(now, traffic, rng) {
+            return;
+        }
         let State::Connected(sa) = &mut self.state else { return };
         if let Some(at) = traffic.last_in.filter(|_| sa.comes_as_expected(traffic.spi_in)) {
             sa.note_inbound(at);
@@ -29,6 +32,9 @@ impl Session {
 
     /// The sequence numbers of the CHILD_SA with the gateway's SPI `spi_out` run low: it is renewed now.
     pub fn sequence_low(&mut self, now: Instant, spi_out: u32, rng: &mut dyn CryptoRng) {
+        if self.strand_sequence_low(now, spi_out, rng) {
+            return;
+        }
         if let State::Connected(sa) = &mut self.state
             && let Some(child) = sa.children().iter().find(|child| child.spi_out == spi_out)
         {
@@ -38,10 +44,12 @@ impl Session {
         }
     }
 
-    /// How many IKE_SAs there are: the one in use, and those that it took the place of and that are not deleted yet.
+    /// How many IKE_SAs there are: those of the paths, and those that others took the place of and that are not deleted yet.
     #[must_use]
     pub fn ike_sas(&self) -> usize {
-        self.fading.len() + usize::from(matches!(self.state, State::Connected(_) | State::Closing(_)))
+        self.fading.len()
+            + self.strands.beside()
+            + usize::from(matches!(self.state, State::Connected(_) | State::Closing(_)))
     }
 
     /// The gateway refuses to renew the CHILD_SA. Mostly one end wants a key exchange for it and the other does not, which

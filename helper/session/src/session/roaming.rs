@@ -142,6 +142,9 @@ impl Session {
     /// the other is tested, and taken when the gateway answers by it.
     pub fn way_changed(&mut self) {
         let State::Connected(sa) = &self.state else { return };
+        if self.strands_hold(sa) {
+            return;
+        }
         if sa.can_move() && self.link.is_some() && self.roaming.attempt.is_none() {
             self.roaming.retest_wait = FIRST_RETEST;
             let remote = sa.path().remote;
@@ -168,6 +171,7 @@ impl Session {
                     sa.check_liveness_soon(now, rng);
                     self.drain_sa(now, rng);
                 }
+                self.strands_woke_up(now, rng);
             }
             State::Waiting { .. } => {
                 self.backoff.reset();
@@ -309,6 +313,7 @@ impl Session {
                     self.commands.push_back(self.strands.send_with(spi_in, *path));
                 }
                 self.arrived(*path);
+                self.first_arrived(now, rng);
             }
             SaEvent::PathWorks(path) => {
                 if matches!(&self.roaming.attempt, Some(Attempt::Testing { path: tested }) if tested == path)
@@ -352,6 +357,7 @@ impl Session {
             | SaEvent::Rekeyed(_)
             | SaEvent::Kept(_)
             | SaEvent::KeepRefused(_)
+            | SaEvent::Probed { .. }
             | SaEvent::SwitchAsked(_)
             | SaEvent::SwitchAnswered { .. }
             | SaEvent::Redundant(_)
@@ -378,7 +384,12 @@ impl Session {
                     self.open(next, false);
                 }
             }
-            None if silent && self.link.is_some() && sa.can_move() && !other_addresses(sa).is_empty() => {
+            None if silent
+                && self.strands.is_alone()
+                && self.link.is_some()
+                && sa.can_move()
+                && !other_addresses(sa).is_empty() =>
+            {
                 // Perhaps another address of the gateway answers; the one in use has the last word.
                 self.roaming.others = other_addresses(sa);
                 self.roaming.others.push_back(remote);
@@ -544,6 +555,14 @@ impl Session {
                 "The connection is set up again from here.",
             ));
         }
+    }
+
+    /// The path that was used, or looked for, does not matter any more: another strand carries.
+    pub(super) fn stop_moving(&mut self) {
+        self.drop_attempt();
+        self.roaming.others.clear();
+        self.roaming.lost_at = None;
+        self.roaming.retest = None;
     }
 
     fn drop_attempt(&mut self) {

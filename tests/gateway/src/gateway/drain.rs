@@ -80,6 +80,7 @@ impl Gateway {
                 | SaEvent::Group(_)
                 | SaEvent::PathWorks(_)
                 | SaEvent::PathFailed(_)
+                | SaEvent::Probed { .. }
                 | SaEvent::MoveRefused(_)
                 | SaEvent::Redirected(_)
                 | SaEvent::AuthLifetime(_) => {}

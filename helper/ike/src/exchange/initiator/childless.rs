@@ -97,6 +97,7 @@ impl Completing {
                 | SaEvent::PathChanged(_)
                 | SaEvent::PathWorks(_)
                 | SaEvent::PathFailed(_)
+                | SaEvent::Probed { .. }
                 | SaEvent::MoveRefused(_)
                 | SaEvent::PeerAddresses => {}
             }

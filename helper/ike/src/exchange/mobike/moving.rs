@@ -37,6 +37,20 @@ impl IkeSa {
         !self.is_leaving()
     }
 
+    /// Ends the IKE_SA by another path than its own, which is gone or of no use, in the order of the window: what is under way
+    /// is answered there first.
+    pub fn leave_by(&mut self, now: Instant, path: Path, rng: &mut dyn CryptoRng) {
+        let leaving = |task: &Task| matches!(task, Task::DeleteIke);
+        self.path = path;
+        self.mobility.update_pending = false;
+        self.tasks.clear();
+        self.reroute(now, path, Some(RetransmitPolicy::MOVE));
+        if !self.in_flight.as_ref().is_some_and(|in_flight| leaving(&in_flight.task)) {
+            self.tasks.push_back(Task::DeleteIke);
+        }
+        self.start_next(now, rng);
+    }
+
     /// Asks the peer by a path that is not in use; nothing moves. The outcome is [`SaEvent::PathWorks`] or
     /// [`SaEvent::PathFailed`].
     pub fn test_path(&mut self, now: Instant, path: Path, rng: &mut dyn CryptoRng) {

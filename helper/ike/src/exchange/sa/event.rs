@@ -81,6 +81,13 @@ pub enum SaEvent {
     PathWorks(Path),
     /// A tested path does not.
     PathFailed(Path),
+    /// What was asked with [`IkeSa::probe`] is answered.
+    Probed {
+        /// Where the answer came by.
+        by: Path,
+        /// The round trip, when it can be told.
+        rtt: Option<Duration>,
+    },
     /// The peer does not let us move to the path that requests go by.
     MoveRefused(NotifyType),
     /// The peer's list of addresses is another one.

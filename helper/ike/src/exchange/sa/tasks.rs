@@ -124,7 +124,10 @@ impl IkeSa {
         opened: Opened,
         rng: &mut dyn CryptoRng,
     ) -> Result<(), PeerMisbehaved> {
-        let Some(InFlight { task, path: last, rerouted, .. }) = self.in_flight.take() else { return Ok(()) };
+        let Some(InFlight { task, path: last, rerouted, outstanding }) = self.in_flight.take() else {
+            return Ok(());
+        };
+        self.probe_answered(now, &outstanding, rerouted, path);
         let travelled = Travelled { path: last, rerouted, answer: path };
         let outcome = match opened.payloads() {
             Ok(payloads) => {

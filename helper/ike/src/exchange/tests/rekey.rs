@@ -116,6 +116,7 @@ impl End {
                 | SaEvent::PathChanged(_)
                 | SaEvent::PathWorks(_)
                 | SaEvent::PathFailed(_)
+                | SaEvent::Probed { .. }
                 | SaEvent::MoveRefused(_)
                 | SaEvent::PeerAddresses
                 | SaEvent::Group(_)
