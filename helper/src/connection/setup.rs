@@ -54,6 +54,7 @@ pub fn session_config(
         ts_r: TrafficSelectors::new(vec![TrafficSelector::any_v4(), TrafficSelector::any_v6()]),
         mobike: profile.paths.mobike,
         keep_old: profile.paths.multipath.then_some(profile.paths.keep_old_ike_sa_notify),
+        keep_old_in_auth: profile.paths.in_ike_auth,
         // A user's name or a shared key may be in use on another machine, which the gateway would put out (RFC 7296
         // section 2.4); a certificate's key is taken for one machine's.
         multi_point_sa: None,

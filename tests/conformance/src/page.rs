@@ -34,15 +34,15 @@ pub fn markdown(standards: &[Standard], mutants: &Mutants) -> Result<String> {
     let mut text = String::from(HEAD);
     summary(&mut text, standards, &tried)?;
     for standard in standards {
-        let _ = write!(text, "\n## RFC {}: {}\n\n{}\n", standard.rfc, standard.title, standard.scope);
+        let _ = write!(text, "\n## {}: {}\n\n{}\n", standard.name(), standard.title, standard.scope);
         let mut section = "";
         for requirement in &standard.requirements {
             if requirement.section() != section {
                 section = requirement.section();
                 let _ = write!(
                     text,
-                    "\n### RFC {} section {section}\n\n| id | level | who | what | proof |\n|---|---|---|---|---|\n",
-                    standard.rfc
+                    "\n### {} section {section}\n\n| id | level | who | what | proof |\n|---|---|---|---|---|\n",
+                    standard.name()
                 );
             }
             let proof = match requirement.standing()? {
@@ -93,7 +93,7 @@ fn summary(text: &mut String, standards: &[Standard], tried: &BTreeSet<&str>) ->
                 Standing::Open(_) => *open += 1,
             }
         }
-        row(text, &format!("RFC {}", standard.rfc), counts);
+        row(text, &standard.name(), counts);
         for (total, count) in totals.iter_mut().zip(counts) {
             *total += count;
         }

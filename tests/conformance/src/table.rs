@@ -7,14 +7,17 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 /// The tables, in the order of the page.
-pub const FILES: [&str; 4] = ["rfc7296.toml", "rfc4555.toml", "rfc7383.toml", "rfc3948.toml"];
+pub const FILES: [&str; 5] =
+    ["rfc7296.toml", "rfc4555.toml", "rfc7383.toml", "rfc3948.toml", "keep-old-ike-sa.toml"];
 
 /// One standard.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Standard {
-    /// The number of the RFC, with which the ids of its requirements begin.
-    pub rfc: u16,
+    /// The number of the RFC; a draft has none.
+    pub rfc: Option<u16>,
+    /// The name of the draft; an RFC has none.
+    pub draft: Option<Draft>,
     /// Its title.
     pub title: String,
     /// What of it is in the table and what is not.
@@ -24,11 +27,41 @@ pub struct Standard {
     pub requirements: Vec<Requirement>,
 }
 
+/// A draft that became no RFC.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Draft {
+    /// Its name.
+    pub name: String,
+    /// With which the ids of its requirements begin.
+    pub prefix: String,
+}
+
+impl Standard {
+    /// What it is called.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match (self.rfc, &self.draft) {
+            (Some(rfc), _) => format!("RFC {rfc}"),
+            (None, Some(draft)) => draft.name.clone(),
+            (None, None) => self.title.clone(),
+        }
+    }
+
+    fn prefix(&self) -> Result<String> {
+        match (self.rfc, &self.draft) {
+            (Some(rfc), None) => Ok(rfc.to_string()),
+            (None, Some(draft)) => Ok(draft.prefix.clone()),
+            (Some(_), Some(_)) | (None, None) => bail!("{}: one of rfc and draft", self.title),
+        }
+    }
+}
+
 /// One requirement. Exactly one of `tests`, `by_construction`, `not_applicable`, `declined` and `open` is there.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Requirement {
-    /// Number of the RFC, section, and place within the section: `7296-2.1-3`.
+    /// Number of the RFC or prefix of the draft, section, and place within the section: `7296-2.1-3`.
     pub id: String,
     /// How strong it is.
     pub level: Level,
@@ -140,13 +173,15 @@ impl Requirement {
         }
     }
 
-    fn check_id(&self, rfc: u16) -> Result<()> {
+    fn check_id(&self, prefix: &str) -> Result<()> {
         let parts: Vec<&str> = self.id.split('-').collect();
         let [number, section, place] = parts.as_slice() else {
             bail!("{}: an id is number-section-place", self.id);
         };
+        // Appendices have letters.
+        let part = |text: &str| !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_alphanumeric());
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit());
-        let well_formed = *number == rfc.to_string() && digits(place) && section.split('.').all(digits);
+        let well_formed = *number == prefix && digits(place) && section.split('.').all(part);
         ensure!(well_formed, "{}: an id is number-section-place", self.id);
         Ok(())
     }
@@ -163,8 +198,9 @@ pub fn read_all(root: &Path) -> Result<Vec<Standard>> {
 fn read(path: &Path) -> Result<Standard> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let standard: Standard = toml::from_str(&text).with_context(|| path.display().to_string())?;
+    let prefix = standard.prefix().with_context(|| path.display().to_string())?;
     for requirement in &standard.requirements {
-        requirement.check_id(standard.rfc)?;
+        requirement.check_id(&prefix)?;
         requirement.standing()?;
     }
     Ok(standard)

@@ -23,31 +23,42 @@ pub struct Carriage {
     /// What carries all that no other rule sends elsewhere.
     pub main: u32,
     /// Flows are shared out among these by their weights; empty when all go by the main one.
-    pub shares: Vec<(u32, u16)>,
+    pub shares: Vec<Share>,
     /// Small and marked packets go by this one as well.
     pub copies: Option<u32>,
+}
+
+/// One path among those that flows are shared out among.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The path's name, which stays when its SAs are rekeyed.
+    pub name: u32,
+    /// Its CHILD_SA.
+    pub spi_in: u32,
+    /// How much of the flows it takes, compared with the others.
+    pub weight: u16,
 }
 
 /// What is known of a client's paths, by the numbers of the strands.
 #[derive(Debug, Default)]
 pub(crate) struct Steering {
     /// What the client last said of each.
-    notices: BTreeMap<u64, SwitchNotice>,
+    notices: BTreeMap<u32, SwitchNotice>,
     /// The newest word on which one is the main one.
-    said: Option<(u32, u64)>,
+    said: Option<(u32, u32)>,
     /// Which one data made the main one, while the client has said nothing.
-    followed: Option<u64>,
+    followed: Option<u32>,
     /// What each had received, by our SPIs.
     octets: BTreeMap<u32, u64>,
     /// When each last brought data.
-    heard: BTreeMap<u64, Instant>,
+    heard: BTreeMap<u32, Instant>,
     /// When the data are to be looked at next.
     next_look: Option<Instant>,
 }
 
 impl Steering {
     /// The client's word on the path of this strand; whether another path is the main one by it.
-    pub(crate) fn note(&mut self, id: u64, notice: SwitchNotice) -> bool {
+    pub(crate) fn note(&mut self, id: u32, notice: SwitchNotice) -> bool {
         self.notices.insert(id, notice);
         if !notice.main || self.said.is_some_and(|(newest, _)| !notice.is_newer_than(newest)) {
             return false;
@@ -57,7 +68,7 @@ impl Steering {
     }
 
     /// A CHILD_SA of this strand has received so much so far.
-    pub(crate) fn note_received(&mut self, now: Instant, id: u64, spi_in: u32, received: u64) {
+    pub(crate) fn note_received(&mut self, now: Instant, id: u32, spi_in: u32, received: u64) {
         let before = self.octets.insert(spi_in, received).unwrap_or(0);
         if received > before {
             self.heard.insert(id, now);
@@ -70,7 +81,7 @@ impl Steering {
     }
 
     /// A strand is gone.
-    pub(crate) fn forget(&mut self, id: u64) {
+    pub(crate) fn forget(&mut self, id: u32) {
         self.notices.remove(&id);
         self.heard.remove(&id);
         self.followed = self.followed.filter(|followed| *followed != id);
@@ -78,10 +89,10 @@ impl Steering {
 
     /// The strand that carries: the one that the client named last; else the one with its newest word; else where the data
     /// come from; else the first. One without a CHILD_SA cannot.
-    pub(crate) fn main(&self, strands: &[Strand]) -> Option<u64> {
-        let usable: Vec<u64> =
+    pub(crate) fn main(&self, strands: &[Strand]) -> Option<u32> {
+        let usable: Vec<u32> =
             strands.iter().filter(|strand| strand.sa.carrying().is_some()).map(|strand| strand.id).collect();
-        let usable = |id: &u64| usable.contains(id);
+        let usable = |id: &u32| usable.contains(id);
         if let Some((newest, id)) = self.said {
             if usable(&id) {
                 return Some(id);
@@ -101,11 +112,13 @@ impl Steering {
     /// With which CHILD_SAs the client is sent to; `None` without any.
     pub(crate) fn carriage(&self, strands: &[Strand]) -> Option<Carriage> {
         let main_id = self.main(strands)?;
-        let carrying = |id: u64| strands.iter().find(|strand| strand.id == id)?.sa.carrying();
+        let carrying = |id: u32| strands.iter().find(|strand| strand.id == id)?.sa.carrying();
         let main = carrying(main_id)?;
         let said = self.notices.iter().filter_map(|(id, notice)| Some((*id, carrying(*id)?, *notice)));
         let shares = said.clone().filter(|(_, _, notice)| notice.weight > 0);
-        let shares = shares.map(|(_, spi_in, notice)| (spi_in, notice.weight)).collect();
+        let share =
+            |(name, spi_in, notice): (u32, u32, SwitchNotice)| Share { name, spi_in, weight: notice.weight };
+        let shares = shares.map(share).collect();
         let copies = said.clone().find(|(id, _, notice)| notice.copies && *id != main_id);
         Some(Carriage { main, shares, copies: copies.map(|(_, spi_in, _)| spi_in) })
     }
@@ -126,7 +139,7 @@ impl Steering {
             return;
         }
         let Some(main) = self.main(strands) else { return };
-        let quiet = |id: u64| self.heard.get(&id).is_none_or(|at| now.saturating_since(*at) >= SILENCE);
+        let quiet = |id: u32| self.heard.get(&id).is_none_or(|at| now.saturating_since(*at) >= SILENCE);
         if !quiet(main) {
             return;
         }

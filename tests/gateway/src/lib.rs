@@ -25,7 +25,7 @@ pub mod settings;
 pub mod stray;
 mod up;
 
-pub use carriage::Carriage;
+pub use carriage::{Carriage, Share};
 pub use gateway::{ClientId, ClientInfo, Gateway, GatewayEvent, PathInfo};
 pub use group::GroupSettings;
 pub use settings::{Childless, CookiePolicy, Psk, RedirectAt, Settings, User};

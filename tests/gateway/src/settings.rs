@@ -118,6 +118,8 @@ pub struct Settings {
     pub mobike: bool,
     /// The number of the KEEP_OLD_IKE_SA notify, with which a client has several IKE_SAs; `None` does not speak it.
     pub keep_old: Option<u16>,
+    /// Grant a further IKE_SA in IKE_AUTH already (appendix B.5 of the draft).
+    pub keep_old_in_auth: bool,
     /// Our outer addresses, to tell clients that speak MOBIKE of.
     pub addresses: Vec<IpAddr>,
     /// A client that moved is sent to only once it has shown that it receives there.
@@ -172,6 +174,7 @@ impl Settings {
             fragmentation: true,
             mobike: true,
             keep_old: Some(DEFAULT_NOTIFY_TYPE),
+            keep_old_in_auth: false,
             addresses: Vec::new(),
             return_routability: true,
             refused_moves: Vec::new(),

@@ -22,7 +22,7 @@ const MAX_STRANDS: usize = 16;
 /// One of a client's IKE_SAs, with its CHILD_SAs. It stays the same when it is rekeyed.
 pub(crate) struct Strand {
     /// Its number among those of the client.
-    pub(crate) id: u64,
+    pub(crate) id: u32,
     /// Its IKE_SA.
     pub(crate) sa: IkeSa,
     /// Something came in by it, so the client has it, too.
@@ -34,8 +34,8 @@ pub(crate) struct Up {
     /// Its IKE_SAs; never none while it is in.
     pub(crate) strands: Vec<Strand>,
     /// IKE_SAs that were replaced and are still to be deleted, each with the number of the strand it was.
-    fading: Vec<(u64, IkeSa)>,
-    numbered: u64,
+    fading: Vec<(u32, IkeSa)>,
+    numbered: u32,
     /// Which path it is sent to by.
     pub(crate) steering: Steering,
     /// What the owner was told of that.
@@ -132,7 +132,7 @@ impl Up {
     }
 
     /// The IKE_SA of this strand was rekeyed.
-    pub(crate) fn succeed(&mut self, id: u64, heir: IkeSa) {
+    pub(crate) fn succeed(&mut self, id: u32, heir: IkeSa) {
         if let Some(strand) = self.strands.iter_mut().find(|strand| strand.id == id) {
             let old = std::mem::replace(&mut strand.sa, heir);
             self.fading.push((id, old));
@@ -141,12 +141,12 @@ impl Up {
     }
 
     /// An IKE_SA that was made in vain, to be told so.
-    pub(crate) fn add_redundant(&mut self, id: u64, sa: IkeSa) {
+    pub(crate) fn add_redundant(&mut self, id: u32, sa: IkeSa) {
         self.fading.push((id, sa));
     }
 
     /// An IKE_SA is over. When the client itself deleted it, those that it never used are none that it knows of.
-    pub(crate) fn remove(&mut self, id: u64, deleted_by_client: bool) {
+    pub(crate) fn remove(&mut self, id: u32, deleted_by_client: bool) {
         self.strands.retain(|strand| strand.id != id);
         if deleted_by_client && !self.strands.iter().any(|strand| strand.proven) {
             self.strands.clear();
@@ -210,7 +210,7 @@ impl Up {
     }
 
     /// The client says how the path of this IKE_SA is to be used.
-    pub(crate) fn switch(&mut self, id: u64, notice: SwitchNotice) {
+    pub(crate) fn switch(&mut self, id: u32, notice: SwitchNotice) {
         let taken = self.steering.note(id, notice);
         tracing::debug!(name = self.name, path = id, ?notice, taken, "the client switches");
     }

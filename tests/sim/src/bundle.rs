@@ -14,9 +14,11 @@ use std::time::Duration;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use ropewalk_gateway::{Carriage, Gateway, GatewayEvent};
+use ropewalk_ike::crypto::IkeCipher;
 use ropewalk_ike::exchange::initiator::Initiator;
 use ropewalk_ike::exchange::sa::{CloseReason, IkeSa, SaEvent};
 use ropewalk_ike::exchange::{IkeSpis, Path};
+use ropewalk_ike::keylog::ike_line;
 use ropewalk_ike::time::Instant;
 use ropewalk_ike::wire::{NotifyType, SwitchNotice};
 
@@ -78,6 +80,8 @@ pub struct Bundle {
     pub dead: Vec<IpAddr>,
     /// Everything that was sent.
     pub sent: Vec<Letter>,
+    /// The lines for Wireshark, one for each IKE_SA, when the gateway logs keys.
+    pub key_log: Vec<String>,
     /// Everything random.
     pub rng: ChaCha20Rng,
 }
@@ -111,6 +115,7 @@ impl Bundle {
             answered: Vec::new(),
             dead: Vec::new(),
             sent: Vec::new(),
+            key_log: Vec::new(),
             rng: ChaCha20Rng::seed_from_u64(seed),
         };
         bundle.log_in(setup, from);
@@ -317,7 +322,13 @@ impl Bundle {
                 }
             }
             GatewayEvent::ClientGone { reason, .. } => self.gone.push(reason),
-            GatewayEvent::ClientUp { .. } | GatewayEvent::IkeKeys { .. } => {}
+            GatewayEvent::IkeKeys { spis, suite, keys } => {
+                let cipher = IkeCipher::from_iana(suite.encr, suite.key_bits, suite.integ).expect("a cipher");
+                let (initiator, responder) = (spis.initiator.to_be_bytes(), spis.responder.to_be_bytes());
+                let line = ike_line(initiator, responder, cipher, &keys);
+                self.key_log.extend(line.map(|line| line.to_string()));
+            }
+            GatewayEvent::ClientUp { .. } => {}
         }
     }
 }

@@ -99,6 +99,7 @@ impl Setup {
             ts_r: everything,
             mobike: true,
             keep_old: Some(DEFAULT_NOTIFY_TYPE),
+            keep_old_in_auth: false,
             multi_point_sa: None,
             initial_contact: true,
             redirected_from: None,

@@ -102,10 +102,12 @@ fn shares_and_copies_are_as_the_client_says() {
     bundle.announce(2, SwitchNotice { counter: 3, main: false, copies: true, weight: 0 });
     let carriage = bundle.carriage.clone().unwrap();
     assert_eq!(carriage.main, bundle.gateway_spi(0));
-    assert_eq!(carriage.shares, [(bundle.gateway_spi(0), 300), (bundle.gateway_spi(1), 100)]);
+    let shares: Vec<_> = carriage.shares.iter().map(|share| (share.spi_in, share.weight)).collect();
+    assert_eq!(shares, [(bundle.gateway_spi(0), 300), (bundle.gateway_spi(1), 100)]);
+    assert_ne!(carriage.shares[0].name, carriage.shares[1].name);
     assert_eq!(carriage.copies, Some(bundle.gateway_spi(2)));
     bundle.announce(1, SwitchNotice { counter: 4, main: false, copies: false, weight: 0 });
-    assert_eq!(bundle.carriage.clone().unwrap().shares, [(bundle.gateway_spi(0), 300)]);
+    assert_eq!(bundle.carriage.clone().unwrap().shares, carriage.shares[..1]);
     // No copy goes by the path that carries.
     bundle.announce(2, SwitchNotice { counter: 5, main: true, copies: true, weight: 0 });
     let carriage = bundle.carriage.clone().unwrap();
@@ -433,6 +435,44 @@ fn a_month_of_several_paths() {
             assert!(alive(&bundle).contains(&main), "seed {seed}");
             assert_eq!(clients[0].paths.len(), alive(&bundle).len(), "seed {seed}");
             bundle.sent.clear();
+        }
+    }
+}
+
+/// Appendix B.5: the further IKE_SA comes with the first, in IKE_AUTH.
+#[test]
+fn a_further_ike_sa_comes_with_the_first_where_both_ends_are_set_to_it() {
+    for auth in [Auth::Psk, Auth::Ecdsa, Auth::Eap] {
+        let mut setup = Setup::new(auth);
+        setup.gateway.keep_old_in_auth = true;
+        setup.client.initiator.keep_old_in_auth = true;
+        let mut bundle = Bundle::new(&setup, 30, WIFI);
+        assert_eq!(bundle.lanes.len(), 2, "{auth:?}");
+        assert_eq!(bundle.gateway.clients()[0].paths.len(), 2);
+        assert_eq!(bundle.lanes[0].sa.features().keep_old, Some(true));
+        assert_ne!(bundle.lanes[0].sa.spis(), bundle.lanes[1].sa.spis());
+        bundle.with(1, |sa, now, rng| sa.create_child_alike(now, rng));
+        bundle.with(1, |sa, now, rng| sa.move_to(now, ropewalk_sim::bundle::way(MOBILE), rng));
+        bundle.announce(1, SwitchNotice::main(1));
+        assert_eq!(bundle.main(), Some(1));
+        bundle.with(0, |sa, now, rng| sa.close(now, rng));
+        assert_eq!(bundle.main(), Some(1));
+    }
+}
+
+#[test]
+fn a_gateway_that_is_not_set_to_it_passes_over_what_is_asked_for_in_ike_auth() {
+    for number in [Some(50213), None, Some(50999)] {
+        let mut setup = Setup::new(Auth::Psk);
+        setup.gateway.keep_old = number;
+        setup.client.initiator.keep_old_in_auth = true;
+        let mut bundle = Bundle::new(&setup, 31, WIFI);
+        assert_eq!(bundle.lanes.len(), 1, "{number:?}");
+        assert_eq!(bundle.lanes[0].sa.children().len(), 1);
+        assert_eq!(bundle.lanes[0].sa.features().keep_old, None);
+        if number == Some(50213) {
+            bundle.add(0, MOBILE);
+            assert_eq!(bundle.gateway.clients()[0].paths.len(), 2);
         }
     }
 }

@@ -86,6 +86,9 @@ pub struct InitiatorConfig {
     pub mobike: bool,
     /// The number of the KEEP_OLD_IKE_SA notify, with which further IKE_SAs are made; `None` does not speak it.
     pub keep_old: Option<u16>,
+    /// Ask for a further IKE_SA in IKE_AUTH already (appendix B.5 of the draft). Only for a gateway that is known to understand it:
+    /// another one may refuse the whole request.
+    pub keep_old_in_auth: bool,
     /// Our addresses to tell a MOBIKE gateway of (RFC 4555 section 3.4); `None` tells nothing.
     pub own_addresses: Option<Vec<IpAddr>>,
     /// Announce multi-point SA, and what of a group's SA is taken (draft-yamaya-ipsecme-mpsa).

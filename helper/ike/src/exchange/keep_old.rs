@@ -13,6 +13,7 @@
 use rand_core::CryptoRng;
 
 use super::Role;
+use super::config::InitiatorConfig;
 use super::create_child_sa::{PendingChild, Refusal};
 use super::rekey_ike::{Answered, PendingIke, Successor};
 use super::sa::{IkeSa, SaEvent, Task};
@@ -39,6 +40,28 @@ impl KeepOld {
     pub(super) fn number(&self) -> Option<u16> {
         self.number
     }
+}
+
+/// A message of IKE_AUTH in two parts: what is about the first IKE_SA, and what asks for a further one or grants it, from its
+/// notify on (appendix B.5 of the draft). Only there does the order of payloads matter: two SA payloads are told apart by it.
+#[must_use]
+pub fn split_shortened(payloads: &[Payload], number: Option<u16>) -> (&[Payload], &[Payload]) {
+    let Some(number) = number.map(NotifyType::from) else { return (payloads, &[]) };
+    let is_it = |payload: &Payload| matches!(payload, Payload::Notify(notify) if notify.ty == number);
+    let at = payloads.iter().position(is_it).unwrap_or(payloads.len());
+    payloads.split_at_checked(at).unwrap_or((payloads, &[]))
+}
+
+/// What asks for a further IKE_SA in IKE_AUTH, if that is wanted.
+pub(super) fn shortened_request(
+    config: &InitiatorConfig,
+    group: u16,
+    rng: &mut dyn CryptoRng,
+) -> Option<PendingIke> {
+    let number = config.keep_old.filter(|_| config.keep_old_in_auth)?;
+    let mut pending = PendingIke::of(&config.ike_proposals, group, rng)?;
+    pending.keep = Some(number);
+    Some(pending)
 }
 
 /// Whether the answer in `payloads` says that the old IKE_SA is kept.
@@ -133,6 +156,37 @@ impl IkeSa {
         answer.splice(0..0, self.keep_notify(KeepOldIkeSa::kept()));
         self.kept(heir);
         Ok(answer)
+    }
+
+    /// Answers the part of an IKE_AUTH request that asks for a further IKE_SA; what cannot be granted is passed over.
+    pub fn answer_shortened(
+        &self,
+        now: Instant,
+        asked: &[Payload],
+        rng: &mut dyn CryptoRng,
+    ) -> Option<(Box<Successor>, Vec<Payload>)> {
+        if self.keep_wish(asked) != Some(KeepOldCode::Keep) {
+            return None;
+        }
+        let Answered { heir, mut answer, .. } = self.agree_to_heir(now, asked, rng).ok()?;
+        answer.splice(0..0, self.keep_notify(KeepOldIkeSa::kept()));
+        Some((heir, answer))
+    }
+
+    /// Takes a further IKE_SA that was agreed on in IKE_AUTH.
+    pub fn adopt(&mut self, heir: Box<Successor>) {
+        self.kept(heir);
+    }
+
+    /// Takes the part of an IKE_AUTH answer that grants a further IKE_SA; without one there is none.
+    pub(super) fn finish_shortened(&mut self, now: Instant, pending: &PendingIke, granted: &[Payload]) {
+        if !pending.keep.is_some_and(|number| was_kept(granted, number)) {
+            return;
+        }
+        match self.accept_heir(now, pending, granted) {
+            Ok((heir, _)) => self.kept(heir),
+            Err(misbehaved) => tracing::warn!(%misbehaved, "the further IKE_SA of IKE_AUTH cannot be used"),
+        }
     }
 
     /// The peer keeps this one beside the new one. When it had rekeyed this one meanwhile, that counts as well.

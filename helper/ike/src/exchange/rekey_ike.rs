@@ -20,7 +20,7 @@ use super::{IkeSpis, Role};
 use crate::crypto::keys::KeyInputs;
 use crate::crypto::{DhGroup, IkeCipher, IkeKeys, KeyPair, Prf};
 use crate::error::PeerMisbehaved;
-use crate::proposal::{ChosenIke, ike_rekey_offer, select_ike, validate_ike_answer};
+use crate::proposal::{ChosenIke, IkeProposal, ike_rekey_offer, select_ike, validate_ike_answer};
 use crate::time::Instant;
 use crate::wire::keep_old_ike_sa::KeepOldCode;
 use crate::wire::{
@@ -79,10 +79,15 @@ pub(super) struct Answered {
 impl PendingIke {
     /// Asks for an IKE_SA like `sa`, with the same key exchange method where it is still allowed.
     pub(super) fn new(sa: &IkeSa, rng: &mut dyn CryptoRng) -> Option<Self> {
+        Self::of(&sa.renewal.ike_proposals, sa.suite.group, rng)
+    }
+
+    /// Asks for one of these, with this key exchange method where it is among them.
+    pub(super) fn of(proposals: &[IkeProposal], usual: u16, rng: &mut dyn CryptoRng) -> Option<Self> {
         let spi = random_ike_spi(rng);
-        let offer = ike_rekey_offer(&sa.renewal.ike_proposals, spi);
+        let offer = ike_rekey_offer(proposals, spi);
         let offered = || offer.iter().flat_map(|proposal| proposal.of_type(TransformType::Group));
-        let group = offered().find(|group| group.id == sa.suite.group).or_else(|| offered().next());
+        let group = offered().find(|group| group.id == usual).or_else(|| offered().next());
         let group = DhGroup::from_iana(group?.id)?;
         let key = KeyPair::generate(group, rng);
         Some(Self { spi, nonce: fresh_nonce(rng), key, retried: false, rival: None, offer, keep: None })
@@ -308,7 +313,7 @@ impl IkeSa {
         self.events.push_back(SaEvent::Rekeyed(heir));
     }
 
-    fn accept_heir(
+    pub(super) fn accept_heir(
         &self,
         now: Instant,
         pending: &PendingIke,

@@ -146,6 +146,8 @@ struct Options {
     keep_old: bool,
     /// The number of its notify.
     keep_old_notify: u16,
+    /// It may be asked for in IKE_AUTH (appendix B.5 of the draft).
+    keep_old_in_ike_auth: bool,
     force_encapsulation: bool,
     unique: bool,
     dpd: u64,
@@ -191,6 +193,7 @@ impl Default for Options {
             mobike: true,
             keep_old: true,
             keep_old_notify: DEFAULT_NOTIFY_TYPE,
+            keep_old_in_ike_auth: false,
             force_encapsulation: false,
             unique: true,
             dpd: 60,
@@ -281,6 +284,7 @@ impl Config {
         settings.fragmentation = self.options.fragmentation;
         settings.mobike = self.options.mobike;
         settings.keep_old = self.options.keep_old.then_some(self.options.keep_old_notify);
+        settings.keep_old_in_auth = self.options.keep_old_in_ike_auth;
         settings.addresses.clone_from(&self.mobike.addresses);
         settings.return_routability = self.mobike.return_routability;
         settings.refused_moves.clone_from(&self.mobike.refused);

@@ -1,7 +1,6 @@
 //! Sockets, CHILD_SAs and the clients' routes in the packet pump.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
@@ -267,9 +266,9 @@ impl Plane {
     /// What the pump sends with. What is gone of it is left out, and when the main one is, another one takes its place.
     fn ways(&self, client: ClientId, carriage: &Carriage) -> Option<Ways> {
         let egress = |spi_in: &u32| self.children.get(spi_in).and_then(|child| self.egress(child));
-        let shares = carriage.shares.iter().filter_map(|(spi_in, weight)| {
-            let path = self.children.get(spi_in)?.path;
-            Some(Share { name: name_of(path), weight: u32::from(*weight), egress: egress(spi_in)? })
+        let shares = carriage.shares.iter().filter_map(|share| {
+            let (name, weight) = (share.name, share.weight.into());
+            Some(Share { name, weight, egress: egress(&share.spi_in)? })
         });
         let any = || self.children.values().filter(|child| child.client == client);
         let main = egress(&carriage.main).or_else(|| any().find_map(|child| self.egress(child)))?;
@@ -305,13 +304,6 @@ impl Plane {
         let narrowest = self.children.values().map(fits).min().unwrap_or(u16::MAX);
         self.pump.set_inner_mtu(narrowest.max(SMALLEST_INNER_MTU).min(self.largest));
     }
-}
-
-/// A path's name, which outlives its CHILD_SAs: flows stay with it.
-fn name_of(path: Path) -> u32 {
-    let mut hasher = DefaultHasher::new();
-    (path.link, path.remote).hash(&mut hasher);
-    hasher.finish() as u32
 }
 
 fn bind(local: SocketAddr) -> anyhow::Result<std::net::UdpSocket> {

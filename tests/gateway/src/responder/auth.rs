@@ -138,7 +138,7 @@ impl FirstAwaited {
             _ => None,
         });
         let peer_id = peer_id.ok_or(Refused::Incomplete("the IDi payload"))?;
-        let wishes = Wishes::of(payloads);
+        let wishes = Wishes::of(payloads, desk.settings.keep_old);
         let Some(auth) = find_auth(payloads) else {
             return begin_eap(agreed, desk, peer_id, wishes, rng);
         };

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use rand_core::CryptoRng;
 use ropewalk_ike::exchange::child::{ChildSa, Mode, derive, random_spi};
 use ropewalk_ike::exchange::create_child_sa::ChildPolicy;
+use ropewalk_ike::exchange::keep_old::split_shortened;
 use ropewalk_ike::exchange::mobike::listed_addresses;
 use ropewalk_ike::proposal::{ChildExchange, select_esp};
 use ropewalk_ike::wire::{
@@ -29,6 +30,8 @@ pub struct Wishes {
     pub mobike: bool,
     /// The addresses that the client has besides.
     pub addresses: Vec<IpAddr>,
+    /// What asks for a further IKE_SA (appendix B.5 of the KEEP_OLD_IKE_SA draft).
+    pub further: Vec<Payload>,
     /// The client has no other IKE_SA with us that it knows of.
     pub initial_contact: bool,
 }
@@ -47,19 +50,22 @@ pub struct Grant {
 }
 
 impl Wishes {
-    /// Sorts the payloads of the first request.
+    /// Sorts the payloads of the first request; `keep_old` is the number of the KEEP_OLD_IKE_SA notify.
     #[must_use]
-    pub fn of(payloads: &[Payload]) -> Self {
+    pub fn of(payloads: &[Payload], keep_old: Option<u16>) -> Self {
+        let (payloads, further) = split_shortened(payloads, keep_old);
         let mut wishes = Self {
             transport: find_notify(payloads, NotifyType::UseTransportMode).is_some(),
             mobike: find_notify(payloads, NotifyType::MobikeSupported).is_some(),
             addresses: listed_addresses(payloads),
+            further: further.to_vec(),
             initial_contact: find_notify(payloads, NotifyType::InitialContact).is_some(),
             ..Self::default()
         };
         for payload in payloads {
             match payload {
-                Payload::Sa(sa) => wishes.proposals.clone_from(&sa.proposals),
+                // A further one is of an extension that is not spoken here.
+                Payload::Sa(sa) if wishes.proposals.is_empty() => wishes.proposals.clone_from(&sa.proposals),
                 Payload::TsI(selectors) => wishes.ts_i = selectors.clone(),
                 Payload::TsR(selectors) => wishes.ts_r = selectors.clone(),
                 Payload::Cp(config) if config.ty == ConfigType::Request => {

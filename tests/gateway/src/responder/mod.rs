@@ -19,9 +19,10 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use rand_core::CryptoRng;
-use ropewalk_ike::crypto::IkeKeys;
+use ropewalk_ike::crypto::{IkeCipher, IkeKeys};
 use ropewalk_ike::error::{PeerMisbehaved, WireError};
 use ropewalk_ike::exchange::mobike::{Mobility, additional_addresses};
+use ropewalk_ike::exchange::protect::Protection;
 use ropewalk_ike::exchange::retransmit::{Arrival, ResponseWindow};
 use ropewalk_ike::exchange::sa::{IkeSa, SaParams};
 use ropewalk_ike::exchange::{Path, Role, Transmit};
@@ -276,41 +277,56 @@ impl HalfOpen {
                 seconds.to_be_bytes().to_vec(),
             ))
         }));
+        self.agreed.features.mobike = mobike;
+        let settings = desk.settings;
+        let Agreed { spis, suite, prf, nat, features, .. } = *self.agreed;
+        let (path, keys) = (self.path, self.agreed.keys.clone());
+        let params = |protection, window, child| SaParams {
+            role: Role::Responder,
+            spis,
+            path,
+            suite,
+            prf,
+            sk_d: keys.sk_d.clone(),
+            protection,
+            next_request: 0,
+            window,
+            features,
+            peer_id: peer_id.clone(),
+            nat,
+            ike_proposals: settings.ike_proposals.clone(),
+            lifetimes: settings.lifetimes,
+            policy: grant.policy.clone(),
+            child,
+            dpd: settings.dpd,
+            mobility: Mobility::of_responder(
+                settings.move_policy(),
+                settings.addresses.clone(),
+                wishes.addresses.clone(),
+            ),
+            keep_old: settings.keep_old,
+        };
+        // The answer grants the further IKE_SA too, so that one is made from a likeness of the first, which seals nothing.
+        let cipher = IkeCipher::from_iana(suite.encr, suite.key_bits, suite.integ);
+        let cipher = cipher.filter(|_| settings.keep_old_in_auth && !settings.minimal);
+        let unused = cipher.and_then(|cipher| Protection::new(cipher, &keys, Role::Responder).ok());
+        let further = unused.and_then(|unused| {
+            let likeness = IkeSa::new(desk.now, params(unused, ResponseWindow::default(), None));
+            likeness.answer_shortened(desk.now, &wishes.further, rng)
+        });
+        let further = further.map(|(further, granted)| {
+            answer.extend(granted);
+            further
+        });
         if let Err(misbehaved) = self.answer(header, &answer, transmits, rng) {
             return (Step::Stay(self), Err(misbehaved));
         }
         let redirectable = self.agreed.redirectable;
-        let Self { agreed, window, path, .. } = *self;
-        let Agreed { spis, suite, prf, nat, mut features, keys, protection, .. } = *agreed;
-        features.mobike = mobike;
-        let mut sa = IkeSa::new(
-            desk.now,
-            SaParams {
-                role: Role::Responder,
-                spis,
-                path,
-                suite,
-                prf,
-                sk_d: keys.sk_d.clone(),
-                protection,
-                next_request: 0,
-                window,
-                features,
-                peer_id,
-                nat,
-                ike_proposals: desk.settings.ike_proposals.clone(),
-                lifetimes: desk.settings.lifetimes,
-                policy: grant.policy,
-                child: grant.child,
-                dpd: desk.settings.dpd,
-                mobility: Mobility::of_responder(
-                    desk.settings.move_policy(),
-                    desk.settings.addresses.clone(),
-                    wishes.addresses,
-                ),
-                keep_old: desk.settings.keep_old,
-            },
-        );
+        let Self { agreed, window, .. } = *self;
+        let mut sa = IkeSa::new(desk.now, params(agreed.protection, window, grant.child));
+        if let Some(further) = further {
+            sa.adopt(further);
+        }
         if let Some(tokens) = &desk.settings.crash_tokens {
             sa.make_tokens(tokens.clone());
         }

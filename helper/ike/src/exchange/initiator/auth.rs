@@ -17,10 +17,12 @@ use crate::error::PeerMisbehaved;
 use crate::exchange::child::ChildOffer;
 use crate::exchange::config::{InitiatorConfig, LocalAuth};
 use crate::exchange::create_child_sa::ChildPolicy;
+use crate::exchange::keep_old::{shortened_request, split_shortened};
 use crate::exchange::lifetime::auth_lifetime;
 use crate::exchange::mobike::{Mobility, additional_addresses};
 use crate::exchange::nat::NatSituation;
 use crate::exchange::protect::Protection;
+use crate::exchange::rekey_ike::PendingIke;
 use crate::exchange::retransmit::ResponseWindow;
 use crate::exchange::sa::{Features, IkeSa, SaParams};
 use crate::exchange::{IkeSpis, Path, Role};
@@ -88,6 +90,8 @@ pub struct AuthSent {
     keys: IkeKeys,
     protection: Protection,
     child: ChildOffer,
+    /// A further IKE_SA that is asked for with the first.
+    further: Option<PendingIke>,
     awaiting: Awaiting,
     /// Answers that lead to the same keys and differ elsewhere: only one of them is what the gateway sent and proves.
     twins: Vec<Negotiated>,
@@ -159,7 +163,9 @@ impl AuthSent {
             LocalAuth::EapMschapv2 { .. } => Awaiting::EapStart,
         };
         let twins = Vec::new();
-        let mut state = Self { negotiated, keys, protection, child, awaiting, twins, gateway_id: None };
+        let further = shortened_request(config, negotiated.suite.group, rng);
+        let mut state =
+            Self { negotiated, keys, protection, child, further, awaiting, twins, gateway_id: None };
         let payloads = state.first_request(config)?;
         let datagrams = state.seal(ExchangeType::IkeAuth, 1, &payloads, rng)?;
         Ok((state, datagrams))
@@ -343,6 +349,7 @@ impl AuthSent {
             let own = config.own_addresses.as_deref().unwrap_or_default();
             payloads.extend(additional_addresses(own, self.negotiated.path.local.ip()));
         }
+        payloads.extend(self.further.iter().flat_map(PendingIke::request));
         Ok(payloads)
     }
 
@@ -505,7 +512,7 @@ impl AuthSent {
         next_request: u32,
         proven: Proven,
     ) -> AuthStep {
-        let payloads = &proven.payloads;
+        let (payloads, granted) = split_shortened(&proven.payloads, config.keep_old);
         let refused = payloads.iter().find_map(|payload| match payload {
             Payload::Notify(notify) if notify.ty.is_error() => Some(notify.ty),
             _ => None,
@@ -537,7 +544,7 @@ impl AuthSent {
             config.mobike && notifies(payloads, NotifyType::MobikeSupported).next().is_some();
         let auth_lifetime = auth_lifetime(payloads);
         let mobility = Mobility::of_initiator(config.own_addresses.clone(), payloads);
-        let Self { negotiated, keys, protection, .. } = *self;
+        let Self { negotiated, keys, protection, further, .. } = *self;
         let features = negotiated.features;
         let mut sa = IkeSa::new(
             now,
@@ -564,6 +571,9 @@ impl AuthSent {
             },
         );
         sa.take_token(payloads);
+        if let Some(further) = &further {
+            sa.finish_shortened(now, further, granted);
+        }
         if let Some(policy) = config.multi_point_sa.filter(|_| features.multi_point) {
             sa.take_group_sas(policy);
         }

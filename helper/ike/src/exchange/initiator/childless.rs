@@ -80,7 +80,7 @@ impl Completing {
                     failed.get_or_insert(HandshakeError::Closed);
                 }
                 // For whoever owns the IKE_SA once it is complete.
-                event @ SaEvent::Group(_) => kept.push(event),
+                event @ (SaEvent::Group(_) | SaEvent::Kept(_)) => kept.push(event),
                 // The CHILD_SA is found in the IKE_SA, and there is nothing to move yet.
                 SaEvent::ChildUp { .. }
                 | SaEvent::ChildCarries { .. }
@@ -90,7 +90,6 @@ impl Completing {
                 | SaEvent::AuthLifetime(_)
                 | SaEvent::Rekeyed(_)
                 | SaEvent::Redundant(_)
-                | SaEvent::Kept(_)
                 | SaEvent::KeepRefused(_)
                 | SaEvent::SwitchAsked(_)
                 | SaEvent::SwitchAnswered { .. }

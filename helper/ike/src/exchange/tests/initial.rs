@@ -45,6 +45,7 @@ pub(super) fn config() -> InitiatorConfig {
         initial_contact: true,
         redirected_from: None,
         keep_old: Some(50213),
+        keep_old_in_auth: false,
         own_addresses: None,
         dpd: None,
         lifetimes: Lifetimes::default(),
