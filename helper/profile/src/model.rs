@@ -43,7 +43,7 @@ pub struct Gateway {
     pub port: u16,
     /// What its certificate (or its identity payload, with a pre-shared key) must prove; `None`: the address.
     pub identity: Option<String>,
-    /// CA certificates, PEM; empty: the system's trust store.
+    /// CA certificates, PEM; empty: the system's trust store. With a pre-shared key, empty: the gateway proves itself by that.
     pub ca: Vec<String>,
 }
 

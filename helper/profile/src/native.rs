@@ -112,7 +112,7 @@ pub(crate) struct GatewayFile {
     /// What the gateway's certificate must prove; default: the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     identity: Option<String>,
-    /// CA certificates, PEM; default: the system's trust store.
+    /// CA certificates, PEM; default: the system's trust store. With a shared key (`psk`): the gateway proves itself by certificate; default: by the key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ca: Vec<String>,
 }

@@ -162,7 +162,8 @@ fn identification(key: &str, text: &str) -> Result<Identification, ErrorInfo> {
 }
 
 fn trust_anchors(profile: &Profile) -> Result<TrustAnchors, ErrorInfo> {
-    if profile.auth.method == Method::Psk {
+    if profile.auth.method == Method::Psk && profile.gateway.ca.is_empty() {
+        // The gateway proves itself by the key as well.
         return Ok(TrustAnchors::default());
     }
     if profile.gateway.ca.is_empty() {

@@ -136,6 +136,8 @@ pub struct Settings {
     pub group: Option<GroupSettings>,
     /// Refuse every CREATE_CHILD_SA, as a minimal implementation may (RFC 7296 section 4).
     pub minimal: bool,
+    /// Prove ourselves by certificate also to clients with a pre-shared key.
+    pub certificate_to_all: bool,
     /// Claim to be behind a NAT, so that every client encapsulates ESP in UDP.
     pub force_encapsulation: bool,
     /// Silence after which a client's liveness is checked.
@@ -183,6 +185,7 @@ impl Settings {
             crash_tokens: None,
             group: None,
             minimal: false,
+            certificate_to_all: false,
             force_encapsulation: false,
             dpd: Some(Duration::from_secs(60)),
             lifetimes: Lifetimes::default(),

@@ -93,7 +93,11 @@ impl Setup {
             esp_proposals: default_esp_proposals(),
             local_id: Identification::rfc822("client@sim.test"),
             auth: local_auth(auth),
-            gateway: GatewayIdentity { expected: identity, announce: true, trust_anchors: root() },
+            gateway: GatewayIdentity {
+                expected: identity,
+                announce: true,
+                trust_anchors: if auth == Auth::Psk { TrustAnchors::default() } else { root() },
+            },
             request: AddressRequest { ipv4: Some(None), ipv6: Some(None) },
             ts_i: everything.clone(),
             ts_r: everything,

@@ -29,3 +29,23 @@ fn every_way_to_authenticate_leads_in_and_out_again() {
         assert!(world.gateway_children.is_empty());
     }
 }
+
+#[test]
+fn a_gateway_with_a_certificate_and_a_client_with_a_shared_key_let_each_other_in() {
+    let certificates = Setup::new(Auth::Eap);
+    for by_certificate in [true, false] {
+        let mut setup = Setup::new(Auth::Psk);
+        setup.gateway.certificate = certificates.gateway.certificate.clone();
+        setup.gateway.certificate_to_all = by_certificate;
+        let trusted = certificates.client.initiator.gateway.trust_anchors.clone();
+        setup.client.initiator.gateway.trust_anchors = trusted;
+        let mut world = World::new(setup, Faults::default(), 30);
+        world.connect();
+        // Where a certificate is demanded, the key alone proves nothing of the gateway.
+        let end = if by_certificate { Phase::Connected } else { Phase::Failed };
+        assert!(world.run_to(end, Duration::from_secs(15)), "{:?}", world.client.session.snapshot());
+        if by_certificate {
+            world.carry().unwrap();
+        }
+    }
+}

@@ -18,7 +18,7 @@ use crate::wire::{GatewayName, Identification, TrafficSelectors};
 /// How we prove who we are.
 #[derive(Clone)]
 pub enum LocalAuth {
-    /// With a pre-shared key, which proves the gateway as well.
+    /// With a pre-shared key, which proves the gateway as well unless [`GatewayIdentity::trust_anchors`] are given.
     Psk(Zeroizing<Vec<u8>>),
     /// With a certificate and its private key.
     Certificate(Arc<ClientCertificate>),
@@ -50,7 +50,7 @@ pub struct GatewayIdentity {
     pub expected: Identification,
     /// Whether the request names it (IDr), so that a gateway with several identities chooses this one.
     pub announce: bool,
-    /// The authorities its chain must lead to; not used with a pre-shared key.
+    /// The authorities its chain must lead to. With a pre-shared key, none: the gateway proves itself by that key, too.
     pub trust_anchors: TrustAnchors,
 }
 
@@ -103,4 +103,15 @@ pub struct InitiatorConfig {
     pub lifetimes: Lifetimes,
     /// The wall clock now, for certificates.
     pub wall_clock: UnixTime,
+}
+
+impl InitiatorConfig {
+    /// The key that the gateway has to prove itself with, when it is not to do so by certificate.
+    #[must_use]
+    pub fn shared_secret(&self) -> Option<&[u8]> {
+        match &self.auth {
+            LocalAuth::Psk(secret) if self.gateway.trust_anchors.is_empty() => Some(secret.as_slice()),
+            LocalAuth::Psk(_) | LocalAuth::Certificate(_) | LocalAuth::EapMschapv2 { .. } => None,
+        }
+    }
 }

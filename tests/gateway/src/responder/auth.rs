@@ -150,8 +150,12 @@ impl FirstAwaited {
                 if !verify_shared_key_auth(agreed.prf, secret, &octets, &auth.data) {
                     return Err(Refused::WrongKey(peer_id.to_string()));
                 }
-                let own = own_octets(agreed, desk);
-                vec![Payload::IdR(desk.settings.identity.clone()), shared_key(agreed, secret, &own)]
+                if desk.settings.certificate_to_all {
+                    prove_by_certificate(agreed, desk)?
+                } else {
+                    let own = own_octets(agreed, desk);
+                    vec![Payload::IdR(desk.settings.identity.clone()), shared_key(agreed, secret, &own)]
+                }
             }
             AuthMethod::RsaSignature
             | AuthMethod::EcdsaSha256P256

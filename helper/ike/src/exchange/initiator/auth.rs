@@ -4,14 +4,19 @@
 //! certificate; nothing of the user's goes out before that is verified. Then the EAP rounds follow, and a last exchange
 //! in which both sides prove with the method's MSK that they are still the same.
 
+mod proof;
+mod request;
+
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
+use self::proof::{find_auth, find_id, stay};
+use self::request::shared_key_payload;
 use super::eap_rounds::{EapRounds, RoundStep};
-use super::init::{Believed, certificate_request, notifies};
+use super::init::{Believed, notifies};
 use super::outcome::{Established, HandshakeError, InnerConfig};
-use crate::auth::psk::{shared_key_auth, verify_shared_key_auth};
-use crate::auth::{IdRef, auth_octets, verify_gateway, verify_signature};
+use crate::auth::auth_octets;
+use crate::auth::psk::verify_shared_key_auth;
 use crate::crypto::{IkeCipher, IkeKeys, Prf, keys::KeyInputs};
 use crate::error::PeerMisbehaved;
 use crate::exchange::child::ChildOffer;
@@ -19,7 +24,7 @@ use crate::exchange::config::{InitiatorConfig, LocalAuth};
 use crate::exchange::create_child_sa::ChildPolicy;
 use crate::exchange::keep_old::{shortened_request, split_shortened};
 use crate::exchange::lifetime::auth_lifetime;
-use crate::exchange::mobike::{Mobility, additional_addresses};
+use crate::exchange::mobike::Mobility;
 use crate::exchange::nat::NatSituation;
 use crate::exchange::protect::Protection;
 use crate::exchange::rekey_ike::PendingIke;
@@ -29,8 +34,8 @@ use crate::exchange::{IkeSpis, Path, Role};
 use crate::proposal::ChosenIke;
 use crate::time::Instant;
 use crate::wire::{
-    Attribute, AuthMethod, Authentication, CertEncoding, Certificate, ConfigType, Configuration, Delete,
-    ExchangeType, Flags, Header, Identification, Notify, NotifyType, ParsedMessage, Payload, Redirect,
+    AuthMethod, ConfigType, Delete, ExchangeType, Flags, Header, Identification, NotifyType, ParsedMessage,
+    Payload,
 };
 
 /// Answers with the same keys that are kept beside the first.
@@ -310,49 +315,6 @@ impl AuthSent {
         Ok(self.protection.seal(header, payloads, fragment, self.negotiated.path, rng)?)
     }
 
-    fn first_request(&self, config: &InitiatorConfig) -> Result<Vec<Payload>, HandshakeError> {
-        let mut payloads = vec![Payload::IdI(config.local_id.clone())];
-        if let LocalAuth::Certificate(own) = &config.auth {
-            payloads.extend(own.chain().iter().map(|der| Payload::Cert(Certificate::x509(der.clone()))));
-        }
-        if !matches!(config.auth, LocalAuth::Psk(_)) {
-            payloads.extend(certificate_request(config));
-        }
-        if config.gateway.announce {
-            payloads.push(Payload::IdR(config.gateway.expected.clone()));
-        }
-        let octets = self.own_octets(config);
-        match &config.auth {
-            LocalAuth::Psk(secret) => payloads.push(shared_key_payload(self.negotiated.prf, secret, &octets)),
-            LocalAuth::Certificate(own) => {
-                let signed = own
-                    .key()
-                    .sign(&self.negotiated.peer_hashes, &octets)
-                    .map_err(HandshakeError::OurSignature)?;
-                let method = AuthMethod::from(signed.method);
-                payloads.push(Payload::Auth(Authentication { method, data: signed.data }));
-            }
-            LocalAuth::EapMschapv2 { .. } => {}
-        }
-        if let Some(request) = configuration_request(config) {
-            payloads.push(Payload::Cp(request));
-        }
-        if config.initial_contact {
-            payloads.push(Payload::Notify(Notify::status(NotifyType::InitialContact)));
-        }
-        // A gateway that wants none takes no other request, and one that does not mind loses a round trip.
-        if !self.negotiated.childless {
-            payloads.extend(self.child.payloads());
-        }
-        if config.mobike {
-            payloads.push(Payload::Notify(Notify::status(NotifyType::MobikeSupported)));
-            let own = config.own_addresses.as_deref().unwrap_or_default();
-            payloads.extend(additional_addresses(own, self.negotiated.path.local.ip()));
-        }
-        payloads.extend(self.further.iter().flat_map(PendingIke::request));
-        Ok(payloads)
-    }
-
     /// What we sign.
     fn own_octets(&self, config: &InitiatorConfig) -> Zeroizing<Vec<u8>> {
         let Negotiated { prf, request, nonce_r, .. } = &self.negotiated;
@@ -439,71 +401,6 @@ impl AuthSent {
         }
     }
 
-    /// Checks who the gateway is and that it can prove it, over the answer that it gave.
-    fn verify_gateway(
-        &mut self,
-        config: &InitiatorConfig,
-        gateway_id: &Identification,
-        payloads: &[Payload],
-    ) -> Result<(), HandshakeError> {
-        let first = self.verify_answer(config, gateway_id, payloads);
-        let mut result = first.clone();
-        while result.is_err()
-            && let Some(twin) = self.twins.pop()
-        {
-            let Negotiated { response, nat, features, peer_hashes, .. } = twin;
-            let own = &mut self.negotiated;
-            (own.response, own.nat, own.features, own.peer_hashes) = (response, nat, features, peer_hashes);
-            result = self.verify_answer(config, gateway_id, payloads);
-        }
-        self.twins.clear();
-        result.or(first)
-    }
-
-    fn verify_answer(
-        &self,
-        config: &InitiatorConfig,
-        gateway_id: &Identification,
-        payloads: &[Payload],
-    ) -> Result<(), HandshakeError> {
-        let auth = find_auth(payloads)?;
-        let octets = self.gateway_octets(gateway_id);
-        if let LocalAuth::Psk(secret) = &config.auth {
-            if auth.method != AuthMethod::SharedKey
-                || !verify_shared_key_auth(self.negotiated.prf, secret, &octets, &auth.data)
-            {
-                return Err(HandshakeError::PskMismatch);
-            }
-            // With a shared key the name is all there is to compare, and only where the profile gives one.
-            if config.gateway.announce && *gateway_id != config.gateway.expected {
-                return Err(HandshakeError::WrongIdentity {
-                    expected: config.gateway.expected.to_string(),
-                    found: gateway_id.to_string(),
-                });
-            }
-            return Ok(());
-        }
-        let chain: Vec<&[u8]> = payloads
-            .iter()
-            .filter_map(|payload| match payload {
-                Payload::Cert(cert) if cert.encoding == CertEncoding::X509Signature => {
-                    Some(cert.data.as_slice())
-                }
-                _ => None,
-            })
-            .collect();
-        let Some((own, intermediates)) = chain.split_first() else {
-            return Err(PeerMisbehaved::MissingPayload { what: "the gateway's certificate" }.into());
-        };
-        let expected = &config.gateway.expected;
-        let expected = IdRef { id_type: expected.ty.into(), data: &expected.data };
-        let anchors = &config.gateway.trust_anchors;
-        verify_gateway(own, intermediates, anchors, config.wall_clock, expected)
-            .map_err(HandshakeError::Certificate)?;
-        verify_signature(auth.method.into(), &auth.data, own, &octets, false)
-            .map_err(HandshakeError::Signature)
-    }
-
     fn establish(
         mut self: Box<Self>,
         config: &InitiatorConfig,
@@ -579,54 +476,6 @@ impl AuthSent {
         }
         let inner = inner.unwrap_or_default();
         AuthStep::Established(Box::new(Established { sa, inner, keys, auth_lifetime }))
-    }
-}
-
-fn shared_key_payload(prf: Prf, secret: &[u8], octets: &[u8]) -> Payload {
-    let data = shared_key_auth(prf, secret, octets).to_vec();
-    Payload::Auth(Authentication { method: AuthMethod::SharedKey, data })
-}
-
-fn configuration_request(config: &InitiatorConfig) -> Option<Configuration> {
-    let mut attributes = Vec::new();
-    if let Some(held) = config.request.ipv4 {
-        attributes.push(Attribute::InternalIp4Address(held));
-        attributes.push(Attribute::Ip4Dns(None));
-    }
-    if let Some(held) = config.request.ipv6 {
-        attributes.push(Attribute::Ip6Address(held.map(|address| (address, 128))));
-        attributes.push(Attribute::Ip6Dns(None));
-    }
-    if attributes.is_empty() {
-        return None;
-    }
-    Some(Configuration { ty: ConfigType::Request, attributes })
-}
-
-fn find_id(payloads: &[Payload]) -> Result<&Identification, PeerMisbehaved> {
-    let found = payloads.iter().find_map(|payload| match payload {
-        Payload::IdR(id) => Some(id),
-        _ => None,
-    });
-    found.ok_or(PeerMisbehaved::MissingPayload { what: "the ID payload" })
-}
-
-fn find_auth(payloads: &[Payload]) -> Result<&Authentication, PeerMisbehaved> {
-    let found = payloads.iter().find_map(|payload| match payload {
-        Payload::Auth(auth) => Some(auth),
-        _ => None,
-    });
-    found.ok_or(PeerMisbehaved::MissingPayload { what: "the AUTH payload" })
-}
-
-/// Whether the gateway, which has proved itself, wants to keep us (RFC 5685 section 6).
-fn stay(payloads: &[Payload]) -> Result<(), HandshakeError> {
-    match notifies(payloads, NotifyType::Redirect).next() {
-        None => Ok(()),
-        Some(notify) => {
-            let redirect = Redirect::parse(&notify.data).map_err(PeerMisbehaved::from)?;
-            Err(HandshakeError::Redirected(redirect.to))
-        }
     }
 }
 
