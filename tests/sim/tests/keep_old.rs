@@ -384,6 +384,25 @@ fn a_new_login_of_the_client_takes_the_place_of_all_its_paths() {
     assert_eq!(bundle.main(), Some(further));
 }
 
+/// As before an authentication is over: the new login is beside the old one, and takes over when data come by it.
+#[test]
+fn what_goes_of_a_login_that_stepped_aside_is_not_sent_by_any_more() {
+    let mut setup = Setup::new(Auth::Psk);
+    setup.client.initiator.initial_contact = false;
+    let mut bundle = Bundle::new(&setup, 23, WIFI);
+    bundle.add(0, MOBILE);
+    bundle.announce(1, SwitchNotice::main(9));
+    bundle.log_in(&setup, WIFI);
+    assert_eq!(bundle.main(), Some(1), "the client has not shown yet that it has the new one");
+    bundle.data(2, 100);
+    assert_eq!(bundle.main(), Some(2));
+    for old in [1, 0] {
+        bundle.with(old, |sa, now, rng| sa.close(now, rng));
+        assert_eq!(bundle.main(), Some(2));
+    }
+    assert_eq!(bundle.gateway.clients().len(), 1);
+}
+
 /// Up to six paths for a month: renewals by both ends, deletions, moves, switches, deaths and returns in random order. There is
 /// always one client with one lease, and what the gateway sends goes by a path that the client has.
 #[test]

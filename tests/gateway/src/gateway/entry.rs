@@ -160,6 +160,13 @@ impl Gateway {
 
     /// Tells the owner with what a client is sent to, when that is news.
     pub(super) fn tell_carriage(&mut self, id: u64) {
+        let Some(Client { state: State::Up(up), .. }) = self.clients.get(&id) else { return };
+        // Of a login that stepped aside one path goes after the other, and that is no news once the newer one carries.
+        let (aside, name) = (up.stepped_aside, &up.name);
+        let carries = |client: &Client| matches!(&client.state, State::Up(up) if up.is_current() && !up.silent && up.name == *name);
+        if aside && self.clients.values().any(carries) {
+            return;
+        }
         if let Some(Client { state: State::Up(up), .. }) = self.clients.get_mut(&id)
             && !up.replaced
             && let Some(carriage) = up.carriage()
