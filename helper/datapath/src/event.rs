@@ -44,6 +44,13 @@ pub enum Event {
         /// The peer's address now.
         remote: SocketAddr,
     },
+    /// Authenticated ESP of an SA with many senders came from here. Said a few times a second for each sender.
+    Heard {
+        /// The SPI.
+        spi: u32,
+        /// Who sent it.
+        remote: SocketAddr,
+    },
     /// The path to `remote` carries no UDP payload that makes IP packets above `mtu` octets: lower the inner MTU.
     PathMtu {
         /// The socket.

@@ -28,6 +28,12 @@ impl Selector {
         Self::addresses(address, address)
     }
 
+    /// Any protocol and port of a network.
+    #[must_use]
+    pub fn network(network: ipnet::IpNet) -> Self {
+        Self::addresses(network.network(), network.broadcast())
+    }
+
     /// All of IPv4 and all of IPv6.
     #[must_use]
     pub fn everything() -> Vec<Self> {

@@ -32,7 +32,6 @@ pub(crate) const REFUSED: &[Limit] = &[
     Limit { key: "paths.use_metered", what: "\"no\"", asked: |p| p.paths.use_metered == UseMetered::No },
     Limit { key: "paths.address_per_path", what: "true", asked: |p| p.paths.address_per_path },
     Limit { key: "paths.in_ike_auth", what: "true", asked: |p| p.paths.in_ike_auth },
-    Limit { key: "multi_point_sa.enabled", what: "true", asked: |p| p.multi_point_sa.enabled },
 ];
 
 /// Without these the connection is the same, only less well kept: told at import and in the preview.

@@ -36,6 +36,9 @@ impl Tunnel {
             self.links.note_path(lane.path);
         }
         self.links.carry(lanes(&carriage).map(|lane| lane.path.link));
+        if let Some(pump) = &self.pump {
+            self.group.carried_from(pump, carriage.carrying.path.local.ip());
+        }
         self.carrying.carriage = Some(carriage);
         self.apply_carriage();
     }
@@ -91,7 +94,8 @@ impl Tunnel {
         let fits = lanes(carriage).filter_map(|lane| {
             let child = self.children.iter().find(|child| child.sa.spi_in == lane.spi_in)?;
             let link = self.links.get(lane.path.link)?;
-            Some(child.suite.inner_mtu(link.path_mtu, lane.path.remote.is_ipv6()))
+            let suites = self.group.suites().chain([child.suite]);
+            suites.map(|suite| suite.inner_mtu(link.path_mtu, lane.path.remote.is_ipv6())).min()
         });
         fits.min()
     }

@@ -6,6 +6,7 @@
 
 mod carrying;
 mod diagnosis;
+mod group;
 mod links;
 mod networks;
 mod report;
@@ -206,6 +207,7 @@ impl Connection {
             for traffic in self.tunnel.traffic() {
                 self.session.note_traffic(clock::now(), &traffic, &mut self.rng);
             }
+            self.tunnel.group_tick(clock::now());
             self.session.handle_timeout(clock::now(), clock::wall(), &mut self.rng);
         }
         self.tunnel.close(&self.platform).await;
@@ -297,8 +299,7 @@ impl Connection {
             }
             Wish::Carry(carriage) => self.tunnel.carry(carriage),
             Wish::RemoveChild(spi_in) => self.tunnel.remove(spi_in),
-            // No profile can ask for it yet, see `ropewalk_profile::limits`.
-            Wish::Group(action) => tracing::warn!(?action, "an SA of a group has no place here yet"),
+            Wish::Group(action) => self.tunnel.group(action),
             Wish::ConfigureTunnel(settings) => {
                 let configured =
                     self.tunnel.configure(&self.platform, &self.context.profile, &settings).await;
@@ -401,6 +402,9 @@ impl Connection {
                 Event::PathMtu { socket, mtu, .. } => self.tunnel.path_mtu(socket, mtu),
                 Event::SocketError { socket, errno, remote } => {
                     tracing::debug!(errno, ?remote, "the socket reports an error");
+                    if self.tunnel.group_refused(now, socket, remote) {
+                        continue;
+                    }
                     if let Some(link) = self.tunnel.links().of_socket(socket) {
                         let why = match Errno::from_raw(errno) {
                             Errno::ECONNREFUSED => Unreached::NothingListens,
@@ -423,6 +427,7 @@ impl Connection {
                         self.session.esp_came_by(spi, Path { link, local, remote });
                     }
                 }
+                Event::Heard { remote, .. } => self.tunnel.group_heard(now, remote),
                 Event::NoEgress { .. } => {}
                 _ => {}
             }

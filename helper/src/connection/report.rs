@@ -95,6 +95,7 @@ fn fill(
             fragmentation: ike.features.fragmentation,
             keep_old_ike_sa: ike.features.keep_old == Some(true),
             key_exchange: Some(ropewalk_ike::proposal::group_name(ike.group)),
+            multi_point_sa: snapshot.group.as_ref().is_some_and(|group| group.sending.is_some()),
             ..Features::default()
         };
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ropewalk_ike::auth::{ClientCertificate, TrustAnchors};
 use ropewalk_ike::exchange::config::{AddressRequest, GatewayIdentity, InitiatorConfig, LocalAuth};
 use ropewalk_ike::exchange::lifetime::Lifetimes;
+use ropewalk_ike::multi_point::group_sa::GroupPolicy;
 use ropewalk_ike::proposal::{parse_esp_list, parse_ike_list};
 use ropewalk_ike::wire::{Identification, TrafficSelector, TrafficSelectors};
 use ropewalk_ipc::{ErrorCode, ErrorInfo};
@@ -57,7 +58,10 @@ pub fn session_config(
         keep_old_in_auth: profile.paths.in_ike_auth,
         // A user's name or a shared key may be in use on another machine, which the gateway would put out (RFC 7296
         // section 2.4); a certificate's key is taken for one machine's.
-        multi_point_sa: None,
+        multi_point_sa: profile
+            .multi_point_sa
+            .enabled
+            .then_some(GroupPolicy { allow_sha1: profile.multi_point_sa.allow_sha1 }),
         initial_contact: profile.auth.method == Method::Certificate,
         redirected_from: None,
         // What is behind a NAT is of no use to the gateway, and the user's networks are nobody's business.

@@ -13,6 +13,7 @@ use ropewalk_datapath::{
 use ropewalk_esp::{EspSuite, InboundSa, OutboundSa};
 use ropewalk_ike::exchange::child::ChildSa;
 use ropewalk_ike::exchange::{Path, Transmit};
+use ropewalk_ike::multi_point::rollover::Action;
 use ropewalk_ike::time::Instant;
 use ropewalk_ike::wire::TrafficSelectors;
 use ropewalk_ipc::{ErrorCode, ErrorInfo};
@@ -21,6 +22,7 @@ use ropewalk_profile::{AddressSource, Profile};
 use ropewalk_session::{InnerSettings, Traffic};
 
 use super::carrying::Carrying;
+use super::group::Group;
 use super::links::Links;
 use crate::engine::{ConnectionContext, EngineConfig};
 use crate::platform::Platform;
@@ -83,6 +85,7 @@ pub struct Tunnel {
     fixed_mtu: u16,
     retired_in: (u64, u64),
     retired_out: (u64, u64),
+    pub(super) group: Group,
 }
 
 impl Tunnel {
@@ -122,6 +125,7 @@ impl Tunnel {
             fixed_mtu: context.profile.tunnel.mtu,
             retired_in: (0, 0),
             retired_out: (0, 0),
+            group: Group::new(&context.profile.multi_point_sa.routes),
         };
         Ok((tunnel, events))
     }
@@ -201,6 +205,40 @@ impl Tunnel {
         self.leave_carriage(spi_in, (inbound.bytes, outbound.bytes));
     }
 
+    /// Installs, uses or forgets an SA of the group.
+    pub fn group(&mut self, action: Action) {
+        let Some(pump) = &self.pump else { return };
+        let with_gateway = self.children.last().map(|child| &child.sa);
+        let of = |side: Option<&TrafficSelectors>| side.map(selectors).unwrap_or_default();
+        let ours = of(with_gateway.map(|sa| &sa.ts_local));
+        let theirs = of(with_gateway.map(|sa| &sa.ts_remote));
+        self.group.perform(pump, action, &ours, &theirs);
+        self.fit_mtu();
+    }
+
+    /// An authentic packet of the group came from here.
+    pub fn group_heard(&mut self, now: Instant, remote: SocketAddr) {
+        if let Some(pump) = &self.pump {
+            self.group.heard(pump, now, remote);
+        }
+    }
+
+    /// A socket reports an error; whether it is one of the group's.
+    pub fn group_refused(&mut self, now: Instant, socket: SocketId, remote: Option<SocketAddr>) -> bool {
+        let ours = self.group.owns(socket);
+        if let (true, Some(pump), Some(remote)) = (ours, &self.pump, remote) {
+            self.group.refused(pump, now, remote.ip());
+        }
+        ours
+    }
+
+    /// Looks at what the group's endpoints were sent, and at the clock.
+    pub fn group_tick(&mut self, now: Instant) {
+        if let Some(pump) = &self.pump {
+            self.group.tick(pump, now);
+        }
+    }
+
     /// Gives the device its addresses, routes and DNS.
     ///
     /// # Errors
@@ -231,6 +269,9 @@ impl Tunnel {
             profile.dns.servers.clone()
         };
         let mut routes = routes(profile, inner, &addresses);
+        let listed = profile.multi_point_sa.routes.iter().map(|route| route.prefix);
+        let listed = listed.filter(|prefix| !routes.iter().any(|route| route.contains(prefix)));
+        routes.extend(listed.filter(|_| profile.multi_point_sa.enabled).collect::<Vec<_>>());
         routes.extend(routes_to_servers(&servers, inner, &routes));
         let domains = if profile.dns.domains.is_empty() {
             inner.dns_domains.clone()

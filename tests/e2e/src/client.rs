@@ -36,11 +36,19 @@ pub struct ClientOptions {
     pub arguments: Vec<String>,
     /// The system bus; none by default.
     pub bus: Option<PathBuf>,
+    /// The name of its folder, for a laboratory with several clients.
+    pub folder: String,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        Self { log: "debug".to_owned(), key_log: true, arguments: Vec::new(), bus: None }
+        Self {
+            log: "debug".to_owned(),
+            key_log: true,
+            arguments: Vec::new(),
+            bus: None,
+            folder: "client".to_owned(),
+        }
     }
 }
 
@@ -58,7 +66,7 @@ impl Client {
     /// # Errors
     /// When it does not answer.
     pub fn start_with(namespace: &Namespace, options: ClientOptions) -> Result<Self> {
-        let dir = namespace.lab().dir().join("client");
+        let dir = namespace.lab().dir().join(&options.folder);
         for folder in ["run", "state", "config", "keylog"] {
             fs::create_dir_all(dir.join(folder)).with_context(|| format!("make {folder}"))?;
         }

@@ -41,6 +41,11 @@ const TURNS: usize = 4;
 /// Packets gathered before they are written.
 const GATHERED: usize = 1024;
 
+/// How many senders of an SA are told apart.
+const MAX_SENDERS: usize = 256;
+/// How often each of them is told of, in nanoseconds.
+const SENDER_SAID_EVERY: u64 = 250_000_000;
+
 /// One inbound SA.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -48,17 +53,34 @@ pub(super) struct Entry {
     sources: Vec<Selector>,
     destinations: Vec<Selector>,
     peer: Option<(SocketId, SocketAddr)>,
+    /// Who sends, when there are many, and when that was said last.
+    senders: Vec<(SocketAddr, u64)>,
     pub(super) counters: Arc<AtomicSaCounters>,
 }
 
 impl Entry {
     pub(super) fn new(spec: InboundSpec) -> Self {
         let InboundSpec { sa, sources, destinations, peer } = spec;
-        Self { sa, sources, destinations, peer, counters: Arc::default() }
+        let senders = Vec::with_capacity(if sa.window().is_none() { MAX_SENDERS } else { 0 });
+        Self { sa, sources, destinations, peer, senders, counters: Arc::default() }
     }
 
     pub(super) const fn spi(&self) -> u32 {
         self.sa.spi()
+    }
+
+    /// Whether it is time to say that this one of many senders was heard.
+    fn is_news(&mut self, sender: SocketAddr, now: u64) -> bool {
+        if self.senders.len() < MAX_SENDERS && !self.senders.iter().any(|(known, _)| *known == sender) {
+            self.senders.push((sender, now));
+            return true;
+        }
+        // A new one takes the place of who was silent longest.
+        let known = self.senders.iter().position(|(known, _)| *known == sender);
+        let oldest = || self.senders.iter().enumerate().min_by_key(|(_, (_, said))| *said).map(|(at, _)| at);
+        let place = known.or_else(oldest).and_then(|at| self.senders.get_mut(at));
+        let place = place.filter(|(_, said)| now >= *said + SENDER_SAID_EVERY);
+        place.map(|place| *place = (sender, now)).is_some()
     }
 
     /// Whether both ends of an inner packet are what was agreed.
@@ -406,6 +428,9 @@ impl Inbound {
             }
         };
         entry.counters.touch(now);
+        if entry.sa.window().is_none() && entry.is_news(message.remote, now) {
+            self.shared.queues.push_event(Event::Heard { spi, remote: message.remote });
+        }
         let here = (socket.id, message.remote);
         if opened.newest && entry.peer != Some(here) {
             let said = entry.peer.is_none()

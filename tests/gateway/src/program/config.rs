@@ -18,6 +18,8 @@ use ropewalk_ike::wire::{GatewayName, Identification};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::group::MultiPointSa;
+
 /// The file as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,6 +54,7 @@ pub struct Config {
     pub tunnel: Tunnel,
     #[serde(default)]
     mobike: Mobike,
+    multi_point_sa: Option<MultiPointSa>,
     #[serde(default)]
     options: Options,
     /// Folder of the key log.
@@ -310,6 +313,7 @@ impl Config {
             };
             (at, gateway_name(&redirect.to))
         });
+        settings.group = self.multi_point_sa.as_ref().map(MultiPointSa::settings).transpose()?;
         settings.log_keys = self.key_log.is_some();
         Ok(settings)
     }
@@ -367,6 +371,20 @@ mod tests {
         let mut config = Config::parse(LEAST).unwrap();
         config.without_keep_old();
         assert_eq!(config.settings().unwrap().keep_old, None);
+    }
+
+    #[test]
+    fn a_group_has_times_that_fit_together() {
+        let parse =
+            |text: &str| Config::parse(&format!("{LEAST}{text}")).and_then(|config| config.settings());
+        assert!(parse("").unwrap().group.is_none());
+        let group = parse("[multi_point_sa]\nintegrity = \"sha1\"\n").unwrap().group.unwrap();
+        assert_eq!((group.prf, group.sk_d_len, group.integ), (2, 20, 2));
+        assert_eq!(group.lifetime, Duration::from_secs(3600));
+        for wrong in ["lifetime = 100", "rollover1 = 121", "renew_after = 3481"] {
+            let error = parse(&format!("[multi_point_sa]\n{wrong}\n")).unwrap_err();
+            assert!(error.to_string().contains("rollover2"), "{wrong}: {error:#}");
+        }
     }
 
     #[test]

@@ -40,6 +40,10 @@ pub enum Order<'a> {
     },
     /// Ask all clients for a further IKE_SA.
     AddPath,
+    /// Make the group's next SA and hand it out.
+    RenewGroup,
+    /// Take the group's SAs back.
+    EndGroup,
     /// Send all clients to another gateway.
     Redirect(&'a str),
     /// Something else.
@@ -168,6 +172,8 @@ fn order(line: &str) -> Order<'_> {
         Some(("rekey", "child")) => Order::Rekey { ike: false },
         Some(("rekey", "ike")) => Order::Rekey { ike: true },
         Some(("add", "path")) => Order::AddPath,
+        Some(("group", "renew")) => Order::RenewGroup,
+        Some(("group", "end")) => Order::EndGroup,
         Some(("disconnect", name)) => Order::Disconnect(name.trim()),
         Some(("redirect", to)) => Order::Redirect(to.trim()),
         None | Some(_) => Order::Unknown,
@@ -185,6 +191,7 @@ mod tests {
         assert_eq!(order("disconnect CN=Alice Adams\n"), Order::Disconnect("CN=Alice Adams"));
         assert_eq!(order("rekey ike\n"), Order::Rekey { ike: true });
         assert_eq!(order("add path"), Order::AddPath);
+        assert_eq!((order("group renew"), order("group end")), (Order::RenewGroup, Order::EndGroup));
         assert_eq!(order("redirect 192.0.2.1"), Order::Redirect("192.0.2.1"));
         assert_eq!(order("disconnect"), Order::Unknown);
         assert_eq!(order(""), Order::Unknown);

@@ -8,6 +8,7 @@
 
 mod config;
 mod control;
+mod group;
 mod host;
 mod plane;
 
@@ -217,12 +218,18 @@ impl Program {
                 Order::AddPath => {
                     serde_json::json!({ "asked": self.gateway.add_paths(now, &mut self.rng) })
                 }
+                Order::RenewGroup => {
+                    serde_json::json!({ "endpoints": self.gateway.renew_group(now, &mut self.rng) })
+                }
+                Order::EndGroup => {
+                    serde_json::json!({ "endpoints": self.gateway.end_group(now, &mut self.rng) })
+                }
                 Order::Redirect(to) => {
                     let to = config::gateway_name(to);
                     serde_json::json!({ "redirected": self.gateway.redirect_all(now, &to, &mut self.rng) })
                 }
                 Order::Unknown => {
-                    let known = "known: list, stats, disconnect NAME, rekey child, rekey ike, add path, redirect GATEWAY";
+                    let known = "known: list, stats, disconnect NAME, rekey child, rekey ike, add path, group renew, group end, redirect GATEWAY";
                     serde_json::json!({ "error": known })
                 }
             };
