@@ -20,6 +20,8 @@ const UNMETERED_PROOF: Duration = Duration::from_secs(3);
 const METER: Duration = Duration::from_secs(1);
 /// The weights of shares; they change only when they would by more than a quarter.
 const FULL_WEIGHT: u64 = 64;
+/// A path that carries little keeps this weight: only with flows on it can it show what it carries.
+const LEAST_WEIGHT: u64 = FULL_WEIGHT / 4;
 
 /// What several paths are used for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -149,6 +151,13 @@ impl Manager {
 
     /// Another policy, from now on.
     pub fn set_policy(&mut self, now: Instant, policy: Policy) {
+        if policy == Policy::Balance && self.policy != policy {
+            // What one path carried for all says nothing of the others.
+            self.metered_at = now;
+            for member in self.members.values_mut() {
+                (member.octets, member.capacity) = (0, 0);
+            }
+        }
         self.policy = policy;
         self.choose(now);
     }
@@ -386,10 +395,10 @@ impl Manager {
             return Shares::default();
         }
         let most = sharing.iter().map(|(_, member)| member.capacity).max().unwrap_or_default();
+        // One that has carried nothing is tried like the best; one that has carried little may have had little to carry.
         let weight = |capacity: u64| {
-            let weight =
-                (capacity * FULL_WEIGHT).checked_div(most).map_or(FULL_WEIGHT, |weight| weight.max(1));
-            u32::try_from(weight).unwrap_or(1)
+            let share = (capacity * FULL_WEIGHT).checked_div(most).filter(|_| capacity > 0);
+            u32::try_from(share.map_or(FULL_WEIGHT, |share| share.max(LEAST_WEIGHT))).unwrap_or(1)
         };
         let wanted =
             sharing.iter().map(|(path, member)| (**path, weight(member.capacity))).collect::<Vec<_>>();

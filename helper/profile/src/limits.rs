@@ -2,7 +2,7 @@
 //! accepted and then left undone in silence. An entry goes away with the feature that fulfils it.
 
 use crate::ProfileError;
-use crate::model::{AddressSource, Method, Policy, Profile, TunnelMode, UseMetered};
+use crate::model::{AddressSource, Method, Profile, TunnelMode};
 
 /// One thing that the format can ask for.
 pub(crate) struct Limit {
@@ -22,14 +22,11 @@ pub(crate) const REFUSED: &[Limit] = &[
     Limit { key: "address.source", what: "\"dhcp\"", asked: |p| p.address.source == AddressSource::Dhcp },
     Limit { key: "tunnel.mode", what: "\"iiptran\"", asked: |p| p.tunnel.mode == TunnelMode::IipTran },
     Limit { key: "tunnel.kill_switch", what: "true", asked: |p| p.tunnel.kill_switch },
-    Limit { key: "paths.policy", what: "\"balance\"", asked: |p| p.paths.policy == Policy::Balance },
-    Limit { key: "paths.policy", what: "\"redundant\"", asked: |p| p.paths.policy == Policy::Redundant },
     Limit {
         key: "paths.interfaces",
         what: "a list of interfaces",
         asked: |p| !p.paths.interfaces.is_empty(),
     },
-    Limit { key: "paths.use_metered", what: "\"no\"", asked: |p| p.paths.use_metered == UseMetered::No },
     Limit { key: "paths.address_per_path", what: "true", asked: |p| p.paths.address_per_path },
     Limit { key: "paths.in_ike_auth", what: "true", asked: |p| p.paths.in_ike_auth },
 ];

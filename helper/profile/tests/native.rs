@@ -207,7 +207,6 @@ fn formats_are_told_apart_by_content() {
 fn what_this_version_does_not_do_is_named() {
     for (section, key) in [
         ("[tunnel]\nkill_switch = true", "tunnel.kill_switch"),
-        ("[paths]\npolicy = \"balance\"", "paths.policy"),
         ("[address]\nsource = \"dhcp\"", "address.source"),
     ] {
         match unsupported(&parse(&with(section)).unwrap()).unwrap_err() {

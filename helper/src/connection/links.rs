@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ropewalk_datapath::{DataPath, Framing, SocketId};
 use ropewalk_ike::exchange::Path;
-use ropewalk_net::{DEFAULT_FWMARK, Family, PathSocket, Snapshot, open_path_socket};
+use ropewalk_net::{DEFAULT_FWMARK, Family, PathSocket, RouteTo, Snapshot, open_path_socket};
 
 use crate::platform::Platform;
 
@@ -67,8 +67,7 @@ impl Links {
             return Err("the interface is gone".to_owned());
         }
         let name = bound.map(|found| found.name.as_str());
-        let route = platform.monitor.source_for(remote.ip(), DEFAULT_FWMARK, name).await;
-        let route = route.map_err(|error| error.to_string())?;
+        let route = route_to(platform, &snapshot, remote.ip(), name).await?;
         let wanted = PathSocket {
             interface: Some(route.interface.clone()),
             local: Some(route.source),
@@ -157,10 +156,35 @@ impl Links {
     /// How the system would go to where the connection goes.
     pub async fn way(&self, platform: &Platform) -> Way {
         let Some(link) = self.current() else { return Way::Same };
-        match platform.monitor.source_for(link.path.remote.ip(), DEFAULT_FWMARK, None).await {
+        let snapshot = platform.monitor.snapshot();
+        match route_to(platform, &snapshot, link.path.remote.ip(), None).await {
             Ok(route) if route.index == link.index && route.source == link.path.local.ip() => Way::Same,
             Ok(_) => Way::Other,
             Err(_) => Way::None,
         }
+    }
+}
+
+/// How to go to an address by this interface, or as the system would. The kernel goes on using the routes of an interface
+/// whose carrier is gone, until somebody removes them: then the next best one that works is taken.
+async fn route_to(
+    platform: &Platform,
+    snapshot: &Snapshot,
+    remote: IpAddr,
+    interface: Option<&str>,
+) -> Result<RouteTo, String> {
+    let ask = async |name: Option<&str>| {
+        let route = platform.monitor.source_for(remote, DEFAULT_FWMARK, name).await;
+        route.map_err(|error| error.to_string())
+    };
+    let route = ask(interface).await?;
+    let dead = snapshot.interface(&route.interface).is_some_and(|found| !found.up);
+    if interface.is_some() || !dead {
+        return Ok(route);
+    }
+    let candidates = snapshot.candidates();
+    match candidates.iter().find(|candidate| candidate.family == Family::of(remote)) {
+        Some(candidate) => ask(Some(&candidate.interface)).await,
+        None => Ok(route),
     }
 }

@@ -10,6 +10,7 @@ use ropewalk_paths::{PathId, Shares};
 
 use super::address::RawAddress;
 use super::socket::Socket;
+use super::sys;
 use crate::carriage::Carriage;
 use crate::packet::flow::{flow_hash, is_worth_a_copy};
 use crate::packet::ip::Ip;
@@ -18,6 +19,9 @@ use crate::sa::{Egress, Outbound, SocketId};
 /// Flows fall into so many buckets, and each bucket to one way, so that a packet's way is found by one look. With 1024 the
 /// ways get their weights within some percent.
 const BUCKETS: usize = 1024;
+/// A bucket goes on by the way that it went until it has paused for so long, also when the shares say otherwise by now: what
+/// was sent by the old way has arrived when the new one is used, and nothing is reordered.
+const PAUSE: u64 = 200_000_000;
 
 /// An [`Egress`] with everything looked up.
 #[derive(Debug)]
@@ -51,7 +55,21 @@ pub(super) struct Ways {
 #[derive(Debug, Clone)]
 struct Spread {
     ways: Vec<(PathId, u32, Arc<Resolved>)>,
-    buckets: Vec<Arc<Resolved>>,
+    /// The way of each, by its place among them.
+    buckets: Vec<usize>,
+}
+
+/// By which ways flows went last, and when. The sending thread's own.
+#[derive(Debug)]
+pub(super) struct Flows {
+    keys: RandomState,
+    went: Vec<(u64, PathId)>,
+}
+
+impl Flows {
+    pub(super) fn new() -> Self {
+        Self { keys: RandomState::new(), went: vec![(0, PathId(0)); BUCKETS] }
+    }
 }
 
 impl Ways {
@@ -72,14 +90,17 @@ impl Ways {
     /// What a packet leaves by, and what a copy of it leaves by.
     pub(super) fn choose(
         &self,
-        keys: &RandomState,
+        flows: &mut Flows,
         ip: &Ip,
         packet: &[u8],
         longest: usize,
     ) -> (&Arc<Resolved>, Option<&Arc<Resolved>>) {
         let way = match &self.spread {
             None => &self.main,
-            Some(spread) => spread.way_of(flow_hash(keys, ip, packet)).unwrap_or(&self.main),
+            Some(spread) => {
+                let flow = flow_hash(&flows.keys, ip, packet);
+                spread.way_of(flow, &mut flows.went, sys::boottime_nanos()).unwrap_or(&self.main)
+            }
         };
         let copies = self.copies.as_ref().filter(|_| is_worth_a_copy(longest, ip.tos));
         (way, copies)
@@ -111,14 +132,21 @@ impl Spread {
         let shares = Shares::new(ways.iter().map(|(path, weight, _)| (*path, *weight)).collect());
         let of = |bucket: u64| {
             let path = shares.path_of(bucket)?;
-            ways.iter().find(|(name, _, _)| *name == path).map(|(_, _, egress)| Arc::clone(egress))
+            ways.iter().position(|(name, _, _)| *name == path)
         };
-        let buckets: Vec<Arc<Resolved>> = (0..BUCKETS as u64).filter_map(of).collect();
+        let buckets: Vec<usize> = (0..BUCKETS as u64).filter_map(of).collect();
         (buckets.len() == BUCKETS).then_some(Self { ways, buckets })
     }
 
-    fn way_of(&self, flow: u64) -> Option<&Arc<Resolved>> {
-        self.buckets.get(flow as usize % BUCKETS)
+    fn way_of(&self, flow: u64, went: &mut [(u64, PathId)], now: u64) -> Option<&Arc<Resolved>> {
+        let bucket = flow as usize % BUCKETS;
+        let (at, last) = went.get_mut(bucket)?;
+        let mut way = self.ways.get(*self.buckets.get(bucket)?)?;
+        if way.0 != *last && now.saturating_sub(*at) < PAUSE {
+            way = self.ways.iter().find(|(name, _, _)| name == last).unwrap_or(way);
+        }
+        (*at, *last) = (now, way.0);
+        Some(&way.2)
     }
 }
 

@@ -3,13 +3,12 @@
 //! A packet is sealed into the [`Batch`] of the socket it leaves by; one that is worth it is sealed a second time, with
 //! another SA, into another one. All are sent when the device has nothing more to read or enough has gathered.
 
-use std::hash::RandomState;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::batch::Batch;
-use super::egress::Resolved;
+use super::egress::{Flows, Resolved};
 use super::pump::Shared;
 use super::rate::RateLimit;
 use super::sys;
@@ -35,7 +34,7 @@ pub(super) struct Sender {
     read: Vec<u8>,
     /// One for each socket in use at the same time.
     batches: Vec<Batch>,
-    flows: RandomState,
+    flows: Flows,
     complaints: RateLimit,
     answers: RateLimit,
 }
@@ -47,7 +46,7 @@ impl Sender {
             tun,
             read: vec![0; READ_LEN],
             batches: Vec::with_capacity(MOST_BATCHES),
-            flows: RandomState::new(),
+            flows: Flows::new(),
             complaints: RateLimit::new(5, 1),
             answers: RateLimit::new(1000, 1000),
         }
@@ -143,7 +142,7 @@ impl Sender {
         if self.shared.config.clamp_mss {
             mss::clamp(packet, &ip, usize::from(mtu), vnet.checksum.is_some());
         }
-        let (way, copies) = ways.choose(&self.flows, &ip, packet, longest);
+        let (way, copies) = ways.choose(&mut self.flows, &ip, packet, longest);
         let (way, copies) = (Arc::clone(way), copies.cloned());
         drop(table);
         let segmentation = segmentation.filter(|segmentation| segmentation.count() > 1);

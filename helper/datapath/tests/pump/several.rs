@@ -119,6 +119,41 @@ fn flows_are_spread_by_weight_and_each_keeps_its_way_and_its_order() {
 }
 
 #[test]
+fn a_flow_changes_its_way_only_when_it_pauses_or_its_way_is_gone() {
+    let mut rig = Rig::new(Config::default());
+    let mut second = Second::new(&rig);
+    let inside = rig.namespace.udp("10.99.0.1:0");
+    // Each SA has one sequence, whichever carriage names it.
+    let (one, other) = (first(&rig), second.egress());
+    let by = |weights: [u32; 2]| Carriage {
+        shares: vec![
+            Share { name: 1, weight: weights[0], egress: one.clone() },
+            Share { name: 2, weight: weights[1], egress: other.clone() },
+        ],
+        ..Carriage::from(one.clone())
+    };
+    // All by the first; then nearly all by the second.
+    let (all_first, nearly_second) = (by([1, 0]), by([1, 1_000_000]));
+    let mut only_second = nearly_second.clone();
+    only_second.shares.remove(0);
+    rig.path.set_default(Some(all_first)).unwrap();
+    let send = |number: u8| inside.send_to(&[number], "10.99.0.2:9").unwrap();
+    send(0);
+    wait_until("it went", || rig.path.counters().tx_packets >= 1);
+    rig.path.set_default(Some(nearly_second)).unwrap();
+    for number in 1..10 {
+        std::thread::sleep(Duration::from_millis(10));
+        send(number);
+    }
+    std::thread::sleep(Duration::from_millis(400));
+    send(10);
+    assert_eq!(opened(&rig.udp, &mut rig.open).concat(), (0..10).collect::<Vec<u8>>());
+    rig.path.set_default(Some(only_second)).unwrap();
+    send(11);
+    assert_eq!(opened(&second.udp, &mut second.open).concat(), [10, 11]);
+}
+
+#[test]
 fn small_and_marked_packets_go_by_both_with_an_sa_each_and_others_by_one() {
     let mut rig = Rig::new(Config::default());
     let mut second = Second::new(&rig);
