@@ -38,6 +38,8 @@ pub struct ClientOptions {
     pub bus: Option<PathBuf>,
     /// The name of its folder, for a laboratory with several clients.
     pub folder: String,
+    /// Further environment.
+    pub environment: Vec<(String, PathBuf)>,
 }
 
 impl Default for ClientOptions {
@@ -48,6 +50,7 @@ impl Default for ClientOptions {
             arguments: Vec::new(),
             bus: None,
             folder: "client".to_owned(),
+            environment: Vec::new(),
         }
     }
 }
@@ -100,7 +103,8 @@ impl Client {
             .args(["--log", &self.options.log])
             .args(&self.options.arguments)
             // The machine's own resolved and NetworkManager must not hear of a namespace's tunnel: the file is used.
-            .env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", bus.display()));
+            .env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", bus.display()))
+            .envs(self.options.environment.iter().map(|(name, value)| (name, value)));
         if self.options.key_log {
             command.arg("--key-log").arg(self.key_log());
         }

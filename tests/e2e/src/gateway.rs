@@ -156,6 +156,8 @@ pub struct Offer {
     pub dpd: Option<u32>,
     /// The outer addresses that the reference gateway tells clients of; strongSwan tells of all it has.
     pub outer: Vec<IpAddr>,
+    /// Where the reference gateway listens, when not everywhere.
+    pub listen: Vec<IpAddr>,
     /// IKE_AUTH without a CHILD_SA (RFC 6023).
     pub childless: Childless,
     /// Seconds that a login with strongSwan holds (RFC 4478); 0 for ever.
@@ -179,6 +181,7 @@ impl Offer {
             esp: None,
             dpd: None,
             outer: Vec::new(),
+            listen: Vec::new(),
             childless: Childless::Allow,
             reauth: 0,
             fragmentation: true,

@@ -5,6 +5,7 @@
 //! are in `tests/`, one file a subject. They use the programs that `cargo build --workspace --all-targets` left, so build
 //! first; `make test` does.
 
+mod boot_clock;
 mod client;
 mod flow;
 mod gateway;
@@ -16,6 +17,7 @@ mod programs;
 mod reference;
 mod second;
 
+pub use boot_clock::BootClock;
 pub use client::{Client, ClientOptions};
 pub use flow::{Flow, StateLog};
 pub use gateway::{AuthKind, BOTH, Credentials, Gateway, GatewayKind, Offer};

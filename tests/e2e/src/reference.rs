@@ -177,6 +177,10 @@ fn config_text(offer: &Offer, credentials: &Credentials) -> String {
         let outer: Vec<_> = offer.outer.iter().map(ToString::to_string).collect();
         text += &format!("\n[mobike]\naddresses = [{}]\n", list(&outer));
     }
+    if !offer.listen.is_empty() {
+        let listen: Vec<_> = offer.listen.iter().map(ToString::to_string).collect();
+        text += &format!("\n[listen]\naddresses = [{}]\n", list(&listen));
+    }
     text += "\n[options]\n";
     if let Some(dpd) = offer.dpd {
         text += &format!("dpd = {dpd}\n");

@@ -90,3 +90,33 @@ fn a_narrow_path_that_says_so_is_fitted_into_and_large_transfers_go_on() -> Resu
     }
     Ok(())
 }
+
+#[test]
+fn with_a_smaller_tunnel_mtu_a_path_that_silently_drops_large_packets_carries_everything() -> Result<()> {
+    in_lab(|lab| {
+        let site = site(lab)?;
+        // Both ways, and not a word of it.
+        site.router.ip("link set outside mtu 1380")?;
+        site.router.nft(
+            "table ip hole {\n chain out {\n  type filter hook output priority 0;\n  icmp type destination-unreachable drop\n }\n}\n",
+        )?;
+        let credentials = Credentials::large()?;
+        let offer = Offer::new(AuthKind::Rsa);
+        let _gateway = Gateway::start(GatewayKind::StrongSwan, &site, &offer, &credentials)?;
+        let client = Client::start(&site.client)?;
+        let mut profile = ProfileText::new(AuthKind::Rsa, &credentials, &GATEWAY_V4.to_string());
+        client.connect(&profile, None)?;
+        ensure!(site.client.ping("10.77.50.2", 2)?, "small packets pass");
+        let patience = Duration::from_secs(3);
+        ensure!(
+            upload(&site.client, Site::transfer_v4(), OCTETS, patience).is_err(),
+            "this is no black hole"
+        );
+        client.disconnect()?;
+        profile.tunnel = "mtu = 1280\n".to_owned();
+        client.connect(&profile, None)?;
+        upload(&site.client, Site::transfer_v4(), OCTETS, Duration::from_secs(20))?;
+        download(&site.client, Site::transfer_v4(), OCTETS, Duration::from_secs(20))?;
+        client.disconnect()
+    })
+}

@@ -11,7 +11,7 @@ mod group;
 pub use event::{ClientId, ClientInfo, GatewayEvent, PathInfo};
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use rand_core::CryptoRng;
 use ropewalk_ike::error::{PeerMisbehaved, WireError};
@@ -365,6 +365,33 @@ impl Gateway {
                 && let Some(main) = up.main_mut()
             {
                 main.sa.redirect(now, to.clone(), rng);
+                ids.push(*id);
+            }
+        }
+        for id in &ids {
+            self.drain(now, *id);
+        }
+        ids.len()
+    }
+
+    /// The gateway has these addresses from now on. The clients that speak MOBIKE are told, those that come by an address that
+    /// is gone from the one that `way` gives instead (RFC 4555 section 3.6); how many there were.
+    pub fn change_addresses(
+        &mut self,
+        now: Instant,
+        own: &[IpAddr],
+        way: impl Fn(Path) -> Option<Path>,
+        rng: &mut dyn CryptoRng,
+    ) -> usize {
+        self.settings.addresses = own.to_vec();
+        let mut ids = Vec::new();
+        for (id, client) in &mut self.clients {
+            if let State::Up(up) = &mut client.state
+                && let Some(main) = up.main_mut()
+                && main.sa.features().mobike
+            {
+                let by = way(main.sa.path());
+                main.sa.announce_addresses(now, own.to_vec(), by, rng);
                 ids.push(*id);
             }
         }

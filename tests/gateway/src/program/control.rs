@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -46,6 +47,8 @@ pub enum Order<'a> {
     EndGroup,
     /// Send all clients to another gateway.
     Redirect(&'a str),
+    /// The gateway has these addresses from now on.
+    Addresses(Vec<IpAddr>),
     /// Something else.
     Unknown,
 }
@@ -176,6 +179,10 @@ fn order(line: &str) -> Order<'_> {
         Some(("group", "end")) => Order::EndGroup,
         Some(("disconnect", name)) => Order::Disconnect(name.trim()),
         Some(("redirect", to)) => Order::Redirect(to.trim()),
+        Some(("addresses", list)) => {
+            let addresses = list.split_whitespace().map(str::parse).collect::<Result<Vec<_>, _>>();
+            addresses.map_or(Order::Unknown, Order::Addresses)
+        }
         None | Some(_) => Order::Unknown,
     }
 }
@@ -193,6 +200,9 @@ mod tests {
         assert_eq!(order("add path"), Order::AddPath);
         assert_eq!((order("group renew"), order("group end")), (Order::RenewGroup, Order::EndGroup));
         assert_eq!(order("redirect 192.0.2.1"), Order::Redirect("192.0.2.1"));
+        let addresses = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        assert_eq!(order("addresses 192.0.2.1 2001:db8::1\n"), Order::Addresses(addresses));
+        assert_eq!(order("addresses here"), Order::Unknown);
         assert_eq!(order("disconnect"), Order::Unknown);
         assert_eq!(order(""), Order::Unknown);
     }

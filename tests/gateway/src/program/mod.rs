@@ -228,6 +228,11 @@ impl Program {
                     let to = config::gateway_name(to);
                     serde_json::json!({ "redirected": self.gateway.redirect_all(now, &to, &mut self.rng) })
                 }
+                Order::Addresses(own) => {
+                    let way = |path| self.plane.other_way(path, &own);
+                    let count = self.gateway.change_addresses(now, &own, way, &mut self.rng);
+                    serde_json::json!({ "told": count })
+                }
                 Order::Unknown => {
                     let known = "known: list, stats, disconnect NAME, rekey child, rekey ike, add path, group renew, group end, redirect GATEWAY";
                     serde_json::json!({ "error": known })

@@ -125,6 +125,21 @@ impl Plane {
         self.path(socket, bound.local, remote)
     }
 
+    /// The way of the same kind from one of the addresses that are left, when that of `path` is not among them.
+    #[must_use]
+    pub fn other_way(&self, path: Path, own: &[IpAddr]) -> Option<Path> {
+        if own.contains(&path.local.ip()) {
+            return None;
+        }
+        let fits = |bound: &&Bound| {
+            bound.local.port() == path.local.port()
+                && bound.local.is_ipv4() == path.remote.is_ipv4()
+                && own.contains(&bound.local.ip())
+        };
+        let bound = self.sockets.iter().find(fits)?;
+        self.path(bound.id, bound.local, path.remote)
+    }
+
     /// Sends an IKE message.
     pub fn send_ike(&self, transmit: &Transmit) {
         let Some(socket) = self.socket(transmit.path) else { return };

@@ -98,7 +98,8 @@ impl IkeSa {
     /// The client's request is authentic and allowed: requests go by its path from now on, traffic once that is checked.
     fn follow_update(&mut self, now: Instant, path: Path, payloads: &[Payload]) {
         self.judge_nat(path, payloads);
-        if self.path == path {
+        let strayed = std::mem::take(&mut self.mobility.strayed);
+        if self.path == path && !strayed {
             return;
         }
         self.path = path;

@@ -51,6 +51,8 @@ pub struct Mobility {
     check_pending: bool,
     /// One is under way.
     checking: bool,
+    /// Requests go another way than the CHILD_SAs, until the client moves over.
+    strayed: bool,
 }
 
 impl Mobility {

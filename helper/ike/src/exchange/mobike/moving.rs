@@ -59,10 +59,22 @@ impl IkeSa {
         self.start_next(now, rng);
     }
 
-    /// Our addresses changed without the path in use: the peer is told the new list.
-    pub fn announce_addresses(&mut self, now: Instant, own: Vec<IpAddr>, rng: &mut dyn CryptoRng) {
+    /// Our addresses changed: the peer is told the new list. A gateway that lost the one in use tells it from another, `by`;
+    /// its CHILD_SAs go on as they are until the client has moved over (section 3.6).
+    pub fn announce_addresses(
+        &mut self,
+        now: Instant,
+        own: Vec<IpAddr>,
+        by: Option<Path>,
+        rng: &mut dyn CryptoRng,
+    ) {
         self.mobility.own = Some(own);
         if self.features().mobike {
+            if let Some(path) = by {
+                self.path = path;
+                self.mobility.strayed = true;
+                self.reroute(now, path, None);
+            }
             self.tasks.push_back(Task::Mobike(MobikeTask::Announce { cookie: Vec::new() }));
             self.start_next(now, rng);
         }

@@ -414,11 +414,11 @@ fn a_gateway_tells_of_its_addresses_and_the_client_takes_them_over() {
     let other: IpAddr = [0x2001, 0xdb8, 0, 0, 0, 0, 0, 2].into();
     let now = road.pair.now;
     let here = path(Role::Responder).local.ip();
-    road.pair.gateway.announce_addresses(now, vec![here, other], &mut road.pair.rng);
+    road.pair.gateway.announce_addresses(now, vec![here, other], None, &mut road.pair.rng);
     road.settle(1);
     assert!(matches!(road.events(Role::Initiator).as_slice(), [SaEvent::PeerAddresses]));
     assert_eq!(road.pair.client.peer_addresses(), [here, other]);
-    road.pair.gateway.announce_addresses(now, vec![here], &mut road.pair.rng);
+    road.pair.gateway.announce_addresses(now, vec![here], None, &mut road.pair.rng);
     road.settle(1);
     assert_eq!(road.pair.client.peer_addresses(), [here]);
 }
