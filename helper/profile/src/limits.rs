@@ -22,11 +22,6 @@ pub(crate) const REFUSED: &[Limit] = &[
     Limit { key: "address.source", what: "\"dhcp\"", asked: |p| p.address.source == AddressSource::Dhcp },
     Limit { key: "tunnel.mode", what: "\"iiptran\"", asked: |p| p.tunnel.mode == TunnelMode::IipTran },
     Limit { key: "tunnel.kill_switch", what: "true", asked: |p| p.tunnel.kill_switch },
-    Limit {
-        key: "paths.interfaces",
-        what: "a list of interfaces",
-        asked: |p| !p.paths.interfaces.is_empty(),
-    },
     Limit { key: "paths.address_per_path", what: "true", asked: |p| p.paths.address_per_path },
     Limit { key: "paths.in_ike_auth", what: "true", asked: |p| p.paths.in_ike_auth },
 ];

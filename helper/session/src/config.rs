@@ -21,6 +21,8 @@ pub struct PathsConfig {
     pub multipath: bool,
     /// What they are used for.
     pub policy: Policy,
+    /// Names of the interfaces to use; empty: whichever leads outside.
+    pub interfaces: Vec<String>,
     /// Whether metered links are used.
     pub use_metered: UseMetered,
 }

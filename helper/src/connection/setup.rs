@@ -88,6 +88,7 @@ fn paths(profile: &Profile) -> PathsConfig {
     PathsConfig {
         multipath: paths.multipath,
         policy: policy(paths.policy),
+        interfaces: paths.interfaces.clone(),
         use_metered: match paths.use_metered {
             UseMetered::Standby => ropewalk_session::UseMetered::Standby,
             UseMetered::Yes => ropewalk_session::UseMetered::Yes,

@@ -475,3 +475,91 @@ fn a_hundred_things_that_happen_to_paths_stop_nothing_while_one_works() {
         soak(seed);
     }
 }
+
+#[test]
+fn only_the_interfaces_of_the_profile_are_used() {
+    let mut setup = several();
+    setup.client.paths.interfaces = vec!["net2".to_owned(), "net3".to_owned()];
+    let mut world = connected(setup.clone(), &[wifi(), wire()], 1, 24);
+    assert_eq!(carrying(&world), WIRE);
+    assert_eq!(world.client.session.snapshot().alone, Some(Alone::OneWay));
+    world.set_uplinks(&[wifi(), wire(), mobile()]);
+    assert!(world.run_until(5 * SECOND, |world| working(world) == 2));
+    world.set_uplinks(&[wifi()]);
+    world.run_for(20 * SECOND);
+    assert_eq!((world.client.phase(), world.client.sockets()), (Phase::Reconnecting, 0));
+    world.set_uplinks(&[wifi(), wire()]);
+    assert!(world.run_until(20 * SECOND, |world| world.client.phase() == Phase::Connected));
+    assert_eq!(carrying(&world), WIRE);
+    // And with none of them there is no way.
+    let mut world = World::new(setup, Faults::default(), 25);
+    world.set_uplinks(&[wifi()]);
+    world.connect();
+    assert!(world.run_to(Phase::Failed, 5 * SECOND));
+}
+
+#[test]
+fn what_the_gateway_offers_becomes_a_path_where_one_is_lacking_and_is_declined_where_none_is() {
+    let mut world = connected(several(), &[wifi()], 1, 26);
+    let offer = |world: &mut World| {
+        let now = world.now;
+        assert_eq!(world.gateway.as_mut().unwrap().add_paths(now, &mut world.rng), 1);
+    };
+    offer(&mut world);
+    world.run_for(3 * SECOND);
+    assert_eq!((ike_sas(&world), world.client.session.ike_sas(), working(&world)), (1, 1, 1), "declined");
+    // Both ask at the same moment.
+    world.set_uplinks(&[wifi(), wire()]);
+    offer(&mut world);
+    assert!(world.run_until(5 * SECOND, |world| working(world) == 2));
+    world.run_for(3 * SECOND);
+    assert_eq!((ike_sas(&world), world.client.session.ike_sas(), paths(&world).len()), (2, 2, 2));
+    world.carry().unwrap();
+}
+
+#[test]
+fn replayed_packets_neither_switch_the_gateway_nor_keep_a_dead_path_alive() {
+    let mut world = connected(several(), &[wifi(), wire()], 2, 23);
+    world.network.record();
+    let from = ping(&mut world);
+    // There and back, so that switch notices of both paths are among what is played again.
+    world.network.ways.insert((CLIENT, GATEWAY), DARK);
+    world.run_for(20 * SECOND);
+    world.network.ways.clear();
+    assert!(world.run_until(30 * SECOND, |world| working(world) == 2));
+    world.network.ways.insert((WIRE, GATEWAY), DARK);
+    world.run_for(5 * SECOND);
+    world.network.ways.clear();
+    assert!(world.run_until(30 * SECOND, |world| working(world) == 2));
+    assert_eq!(carrying(&world), CLIENT);
+    let (egress, back) = (world.client.egress, world.gateway_egress.clone());
+    let recorded = world.network.recorded().to_vec();
+    assert!(recorded.len() > 20);
+    for datagram in &recorded {
+        let to_gateway = datagram.destination.ip() == GATEWAY;
+        let local = world.client.egress.unwrap().1.local;
+        if to_gateway {
+            let port = datagram.destination.port();
+            world.forge_to_gateway("198.51.100.9:4500".parse().unwrap(), port, &datagram.bytes);
+            world.forge_to_gateway(datagram.source, port, &datagram.bytes);
+        } else {
+            world.forge_to_client(4500, local, datagram.bytes.clone());
+        }
+        world.run_for(Duration::from_millis(10));
+    }
+    assert_eq!((world.client.egress, world.gateway_egress.clone()), (egress, back));
+    assert_eq!((working(&world), entries(&world)), (2, 1));
+    assert!(settled(&world, from).1 <= SECOND);
+    // The gateway's old answers on a path that is dead are no sign of life.
+    let answers: Vec<_> =
+        recorded.into_iter().filter(|datagram| datagram.destination.ip() != GATEWAY).collect();
+    world.network.ways.insert((CLIENT, GATEWAY), DARK);
+    let died = world.now;
+    let local = world.client.egress.unwrap().1.local;
+    for datagram in answers.iter().cycle().take(300) {
+        world.forge_to_client(4500, local, datagram.bytes.clone());
+        world.run_for(Duration::from_millis(5));
+    }
+    assert_eq!(carrying(&world), WIRE);
+    assert!(settled(&world, died).1 <= SECOND);
+}

@@ -416,7 +416,7 @@ impl Session {
         let sent = race.names.front().is_some_and(|name| name.from.is_some());
         let candidate = if sent { None } else { race.candidates.pop_front() };
         if let Some(candidate) = candidate {
-            self.commands.push_back(Command::OpenPath { remote: candidate.remote, interface: None });
+            self.commands.push_back(self.strands.open_path(candidate.remote));
             race.opening = Some(candidate);
         } else if let Some(name) = race.names.pop_front() {
             self.commands.push_back(Command::Resolve(name.host.clone()));

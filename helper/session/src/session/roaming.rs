@@ -514,7 +514,7 @@ impl Session {
             self.drop_attempt();
         }
         self.roaming.attempt = Some(Attempt::Opening { remote, test, behind });
-        self.commands.push_back(Command::OpenPath { remote, interface: None });
+        self.commands.push_back(self.strands.open_path(remote));
     }
 
     fn go_over(&mut self, now: Instant, path: Path, rng: &mut dyn CryptoRng) {

@@ -19,13 +19,13 @@ mod growth;
 mod loss;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use rand_core::CryptoRng;
 use ropewalk_ike::exchange::Path;
 use ropewalk_ike::exchange::sa::IkeSa;
 use ropewalk_ike::time::Instant;
-use ropewalk_paths::{Health, Manager, PathId, Policy};
+use ropewalk_paths::{Health, Manager, PathId, Policy, UseMetered};
 
 pub(super) use self::choice::News;
 use self::choice::Told;
@@ -37,6 +37,9 @@ use crate::uplink::{Alone, PathSnapshot, Traffic, Uplink};
 
 /// Sockets whose interface is remembered at most.
 const MAX_LINKS: usize = 256;
+
+/// No system gives an interface this number: what is not allowed cannot be opened.
+const NO_INTERFACE: u32 = u32::MAX;
 
 /// A path beside the one that carries.
 #[derive(Debug)]
@@ -162,6 +165,24 @@ impl Strands {
 
     fn uplink(&self, interface: u32) -> Option<&Uplink> {
         self.uplinks.iter().find(|uplink| uplink.interface == interface)
+    }
+
+    /// The networks that the profile allows.
+    fn allowed(&self) -> impl Iterator<Item = &Uplink> {
+        let PathsConfig { interfaces, use_metered, .. } = &self.config;
+        self.uplinks.iter().filter(move |uplink| {
+            let named = interfaces.is_empty() || interfaces.contains(&uplink.name);
+            named && !(*use_metered == UseMetered::No && uplink.metered)
+        })
+    }
+
+    /// The socket that leads there: by the way of the system, or the best of the networks that the profile allows.
+    pub(super) fn open_path(&self, remote: SocketAddr) -> Command {
+        let PathsConfig { interfaces, use_metered, .. } = &self.config;
+        let free = interfaces.is_empty() && *use_metered != UseMetered::No;
+        let best = self.allowed().find(|uplink| uplink.reaches(remote.ip()));
+        let interface = if free { None } else { Some(best.map_or(NO_INTERFACE, |uplink| uplink.interface)) };
+        Command::OpenPath { remote, interface }
     }
 
     fn interface_of(&self, link: u32) -> Option<u32> {

@@ -21,7 +21,7 @@ use ropewalk_ike::exchange::rekey_ike::Successor;
 use ropewalk_ike::exchange::sa::{IkeSa, SaEvent};
 use ropewalk_ike::time::Instant;
 use ropewalk_ike::wire::NotifyType;
-use ropewalk_paths::{PathId, UseMetered};
+use ropewalk_paths::PathId;
 
 use super::Strand;
 use crate::command::{Command, Lane};
@@ -69,7 +69,7 @@ struct Attempt {
     since: Instant,
     /// From the second stage on.
     path: Option<Path>,
-    /// From the third stage on.
+    /// From the third stage on; from the first when the gateway has offered it.
     sa: Option<Box<IkeSa>>,
     spi_in: Option<u32>,
 }
@@ -162,9 +162,7 @@ impl Session {
                 addresses.push(*address);
             }
         }
-        let never = self.strands.config.use_metered == UseMetered::No;
-        let uplinks: Vec<_> =
-            self.strands.uplinks.iter().filter(|uplink| !(never && uplink.metered)).collect();
+        let uplinks: Vec<_> = self.strands.allowed().collect();
         // One network is one way to one gateway, be it with IPv4 or with IPv6.
         if uplinks.len() < 2 {
             addresses.retain(|address| address.is_ipv4() == in_use.is_ipv4());
@@ -246,8 +244,12 @@ impl Session {
         {
             self.retire(now, id, rng);
         }
+        self.set_out(now, way, None);
+    }
+
+    fn set_out(&mut self, now: Instant, way: Way, sa: Option<Box<IkeSa>>) {
         tracing::debug!(interface = way.interface, remote = %way.remote, "a path is set up");
-        let attempt = Attempt { way, stage: Stage::Opening, since: now, path: None, sa: None, spi_in: None };
+        let attempt = Attempt { way, stage: Stage::Opening, since: now, path: None, sa, spi_in: None };
         self.strands.growth.attempt = Some(attempt);
         self.commands.push_back(Command::OpenPath { remote: way.remote, interface: Some(way.interface) });
     }
@@ -265,7 +267,14 @@ impl Session {
         if attempt.stage != Stage::Opening || attempt.way != wanted {
             return false;
         }
-        (attempt.path, attempt.stage) = (Some(path), Stage::Keeping);
+        attempt.path = Some(path);
+        if let Some(offered) = &mut attempt.sa {
+            attempt.stage = Stage::Joining;
+            offered.create_child_alike(now, rng);
+            self.drain_growth(now, rng);
+            return true;
+        }
+        attempt.stage = Stage::Keeping;
         if let State::Connected(sa) = &mut self.state
             && sa.add_ike_sa(now, rng)
         {
@@ -298,17 +307,21 @@ impl Session {
         let Successor { mut sa, keys } = successor;
         self.log_keys(&sa, keys);
         self.strands.keeps = Some(true);
-        let attempt = self.strands.growth.attempt.as_mut().filter(|attempt| attempt.stage == Stage::Keeping);
-        let Some(attempt) = attempt else {
-            // The gateway offers one, and there is nothing to use it for.
+        let asked = |attempt: &&mut Attempt| attempt.stage == Stage::Keeping && attempt.sa.is_none();
+        if let Some(attempt) = self.strands.growth.attempt.as_mut().filter(asked) {
+            sa.create_child_alike(now, rng);
+            (attempt.sa, attempt.stage) = (Some(Box::new(sa)), Stage::Joining);
+            self.drain_growth(now, rng);
+            return;
+        }
+        // The gateway offers one.
+        if let Some((_, way)) = self.next_growth().filter(|(at, _)| *at <= now) {
+            self.set_out(now, way, Some(Box::new(sa)));
+        } else {
             sa.close(now, rng);
             self.fading.add_leaving(sa, None);
             self.drain_fading();
-            return;
-        };
-        sa.create_child_alike(now, rng);
-        (attempt.sa, attempt.stage) = (Some(Box::new(sa)), Stage::Joining);
-        self.drain_growth(now, rng);
+        }
     }
 
     /// The gateway makes no further IKE_SA.
