@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::strategies::{header, notify, octets, payload, payloads, selector, selectors};
 use crate::wire::keep_old_ike_sa::KeepOldCode;
+use crate::wire::switch_notify::switch_notify_type;
 use crate::wire::*;
 
 proptest! {
@@ -57,6 +58,28 @@ proptest! {
         };
         let data = KeepOldIkeSa { request, code };
         prop_assert_eq!(KeepOldIkeSa::parse(&data.emit()), Ok(data));
+    }
+
+    #[test]
+    fn the_switch_notify_is_read_back(counter: u32, main: bool, copies: bool, weight: u16) {
+        let notice = SwitchNotice { counter, main, copies, weight };
+        prop_assert_eq!(SwitchNotice::parse(&notice.emit()), Ok(notice));
+    }
+
+    #[test]
+    fn of_two_switch_notices_at_most_one_is_newer(counter: u32, other: u32) {
+        let (first, second) = (SwitchNotice::main(counter), SwitchNotice::main(other));
+        let half = counter.wrapping_sub(other) == 1 << 31;
+        let (newer, older) = (first.is_newer_than(other), second.is_newer_than(counter));
+        prop_assert_eq!(newer || older, counter != other && !half);
+        prop_assert!(!(newer && older));
+        prop_assert!(SwitchNotice::main(counter.wrapping_add(1)).is_newer_than(counter));
+        prop_assert!(!SwitchNotice::main(counter.wrapping_add(1 << 31)).is_newer_than(counter));
+    }
+
+    #[test]
+    fn the_numbers_of_both_notifies_differ(number: u16) {
+        prop_assert_ne!(switch_notify_type(number), number);
     }
 
     #[test]
