@@ -23,7 +23,6 @@ pub(crate) const REFUSED: &[Limit] = &[
     Limit { key: "tunnel.mode", what: "\"iiptran\"", asked: |p| p.tunnel.mode == TunnelMode::IipTran },
     Limit { key: "tunnel.kill_switch", what: "true", asked: |p| p.tunnel.kill_switch },
     Limit { key: "paths.address_per_path", what: "true", asked: |p| p.paths.address_per_path },
-    Limit { key: "paths.in_ike_auth", what: "true", asked: |p| p.paths.in_ike_auth },
 ];
 
 /// Without these the connection is the same, only less well kept: told at import and in the preview.

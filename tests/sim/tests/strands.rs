@@ -517,6 +517,27 @@ fn what_the_gateway_offers_becomes_a_path_where_one_is_lacking_and_is_declined_w
     world.carry().unwrap();
 }
 
+/// Appendix B.5 of the draft: the second IKE_SA is there with the first, so that the second path is up a round trip sooner.
+#[test]
+fn what_ike_auth_brought_becomes_the_second_path() {
+    let mut setup = several();
+    setup.client.initiator.keep_old_in_auth = true;
+    setup.gateway.keep_old_in_auth = true;
+    let mut world = connected(setup.clone(), &[wifi(), wire()], 1, 27);
+    assert!(world.run_until(5 * SECOND, |world| working(world) == 2));
+    world.run_for(3 * SECOND);
+    assert_eq!((ike_sas(&world), world.client.session.ike_sas(), paths(&world).len()), (2, 2, 2));
+    world.carry().unwrap();
+    // With one uplink there is nothing to use it for, and to a gateway that is not set to it the asking does no harm.
+    let mut world = connected(setup.clone(), &[wifi()], 1, 28);
+    world.run_for(3 * SECOND);
+    assert_eq!((ike_sas(&world), world.client.session.ike_sas(), working(&world)), (1, 1, 1));
+    setup.gateway.keep_old_in_auth = false;
+    let mut world = connected(setup, &[wifi(), wire()], 1, 29);
+    assert!(world.run_until(5 * SECOND, |world| working(world) == 2));
+    world.carry().unwrap();
+}
+
 #[test]
 fn replayed_packets_neither_switch_the_gateway_nor_keep_a_dead_path_alive() {
     let mut world = connected(several(), &[wifi(), wire()], 2, 23);
