@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 /// The tables, in the order of the page.
-pub const FILES: [&str; 5] =
-    ["rfc7296.toml", "rfc4555.toml", "rfc7383.toml", "rfc3948.toml", "keep-old-ike-sa.toml"];
+pub const FILES: [&str; 6] =
+    ["rfc7296.toml", "rfc4555.toml", "rfc7383.toml", "rfc3948.toml", "keep-old-ike-sa.toml", "mpsa.toml"];
 
 /// One standard.
 #[derive(Debug, Deserialize)]
