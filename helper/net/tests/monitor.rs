@@ -153,3 +153,27 @@ fn the_way_to_a_destination_follows_interface_and_mark() {
         assert!(matches!(none, NetError::NoSuchInterface { .. }));
     });
 }
+
+#[test]
+fn what_is_lost_is_told_without_waiting_for_the_end_of_the_burst() {
+    isolated("what_is_lost_is_told_without_waiting_for_the_end_of_the_burst", |_world: World| async move {
+        let monitor = Monitor::start().await.unwrap();
+        let mut states = monitor.watch();
+        let has = |snapshot: &Arc<Snapshot>| {
+            let addresses = &snapshot.interface("wan1").unwrap().addresses;
+            addresses.iter().any(|address| address.net.addr().to_string() == "203.0.113.9")
+        };
+        let (mut came, mut went) = (Duration::MAX, Duration::MAX);
+        for _ in 0..5 {
+            let began = Instant::now();
+            sh("ip addr add 203.0.113.9/24 dev wan1");
+            until("a new address", &mut states, has).await;
+            came = came.min(began.elapsed());
+            let began = Instant::now();
+            sh("ip addr del 203.0.113.9/24 dev wan1");
+            until("that it is gone", &mut states, |snapshot| !has(snapshot)).await;
+            went = went.min(began.elapsed());
+        }
+        assert!(went + Duration::from_millis(15) < came, "gone after {went:?}, there after {came:?}");
+    });
+}

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::duplicates::Duplicates;
+use super::parked::{Parked, ParkingLot};
 use super::pump::{Command, Shared};
 use super::rate::RateLimit;
 use super::receive::{self, Batch, Received};
@@ -131,6 +132,10 @@ struct Inbound {
     coalescer: Coalescer,
     /// While copies are expected.
     duplicates: Option<Duplicates>,
+    /// What came for SPIs that are not known.
+    parked: ParkingLot,
+    /// SPIs that became known, and may have something there.
+    added: Vec<u32>,
     unknown: RateLimit,
     failed: bool,
 }
@@ -152,6 +157,8 @@ impl Receiver {
             spis: SpiMap::default(),
             coalescer: Coalescer::with_capacity(GATHERED),
             duplicates: None,
+            parked: ParkingLot::default(),
+            added: Vec::new(),
             unknown: RateLimit::new(10, 10),
             failed: false,
         };
@@ -162,16 +169,19 @@ impl Receiver {
         let mut ready: Vec<Ready> = Vec::with_capacity(16);
         while !self.inbound.shared.stopped() && !self.inbound.failed {
             self.commands();
+            self.inbound.open_parked();
             let timeout = self.keepalives();
             self.inbound.shared.counters.rx_syscalls.add(1);
             if let Err(error) = self.epoll.wait(&mut ready, timeout) {
                 return self.inbound.fail(&error.to_string());
             }
-            for ready in &ready {
-                if ready.token == WAKE {
-                    self.inbound.shared.rx_wake.clear();
-                    continue;
-                }
+            // What the owner said before a packet came counts for that packet.
+            if ready.iter().any(|ready| ready.token == WAKE) {
+                self.inbound.shared.rx_wake.clear();
+                self.commands();
+                self.inbound.open_parked();
+            }
+            for ready in ready.iter().filter(|ready| ready.token != WAKE) {
                 let id = SocketId(ready.token as u32);
                 if ready.error {
                     self.faults(id);
@@ -180,6 +190,7 @@ impl Receiver {
                     self.receive(id);
                 }
             }
+            self.inbound.open_parked();
         }
     }
 
@@ -304,7 +315,21 @@ impl Receiver {
 
 impl Inbound {
     fn add(&mut self, entry: Entry) {
-        self.spis.insert(entry.sa.spi(), entry);
+        self.added.push(entry.spi());
+        self.spis.insert(entry.spi(), entry);
+    }
+
+    /// Delivers what came before its SA. Nothing is gathered meanwhile.
+    fn open_parked(&mut self) {
+        while let Some(spi) = self.added.pop() {
+            let now = sys::boottime_nanos();
+            for Parked { socket, message, mut bytes, .. } in self.parked.take(spi, now) {
+                let Some((inner, ip)) = self.esp(&socket, &message, &mut bytes, spi, now) else { continue };
+                let joining = self.tun.joining();
+                self.coalescer.push(&bytes, inner, &ip, joining);
+                self.write(&mut bytes);
+            }
+        }
     }
 
     fn remove(&mut self, spi: u32) {
@@ -318,7 +343,7 @@ impl Inbound {
     }
 
     /// Handles one batch from one socket.
-    fn batch(&mut self, socket: &Socket, buffer: &mut [u8], received: &[Received]) {
+    fn batch(&mut self, socket: &Arc<Socket>, buffer: &mut [u8], received: &[Received]) {
         let now = sys::boottime_nanos();
         let joining = self.tun.joining();
         for message in received {
@@ -339,7 +364,7 @@ impl Inbound {
 
     fn datagram(
         &mut self,
-        socket: &Socket,
+        socket: &Arc<Socket>,
         buffer: &mut [u8],
         range: std::ops::Range<usize>,
         message: &Received,
@@ -390,7 +415,7 @@ impl Inbound {
     /// Opens one ESP packet where it stands; returns where in it the inner packet is, when that may be delivered.
     fn esp(
         &mut self,
-        socket: &Socket,
+        socket: &Arc<Socket>,
         message: &Received,
         packet: &mut [u8],
         spi: u32,
@@ -402,6 +427,7 @@ impl Inbound {
         }
         let Some(entry) = self.spis.get_mut(&spi) else {
             self.shared.counters.rx_unknown_spi.add(1);
+            self.parked.keep(socket, message, packet, spi, now);
             if self.unknown.allows(now) {
                 let event = Event::UnknownSpi { spi, socket: socket.id, remote: message.remote };
                 self.shared.queues.push_event(event);

@@ -6,6 +6,7 @@ mod duplicates;
 mod egress;
 mod inbound;
 mod outbound;
+mod parked;
 mod pump;
 mod queue;
 mod rate;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ropewalk_datapath::{Config, DataPath, DataPathError, Event, Framing, IkeDatagram, Keepalive};
 
-use crate::lab::{Namespace, aes_gcm, any_inbound, wait_until};
+use crate::lab::{Namespace, aes_gcm, any_inbound, outbound, wait_until};
 use crate::peer::{Rig, SPI_IN, retried, udp_packet};
 
 const FROM: &str = "10.99.0.2:9";
@@ -95,6 +95,32 @@ fn a_keepalive_is_sent_when_nothing_else_was() {
     }
     assert_eq!(rig.receive_plain(), (vec![0xff], rig.address));
     rig.path.set_keepalive(rig.socket, None).unwrap();
+}
+
+#[test]
+fn what_comes_a_moment_before_its_sa_is_delivered_and_what_came_long_before_is_not() {
+    let rig = Rig::new(Config::default());
+    let (early, late) = (0x3001, 0x3002);
+    let packet = udp_packet(FROM, TO, 0, b"before its time");
+    let send = |spi: u32, count: u64| {
+        for seq in 1..=count {
+            let mut sealed = vec![0; aes_gcm().sealed_len(packet.len())];
+            outbound(spi, aes_gcm()).seal(seq, &[&packet], 4, &mut sealed).unwrap();
+            rig.udp.send_to(&sealed, rig.address).unwrap();
+        }
+    };
+    send(late, 1);
+    std::thread::sleep(Duration::from_millis(600));
+    // More than are kept: the oldest go.
+    send(early, 70);
+    wait_until("all are counted", || rig.path.counters().rx_unknown_spi == 71);
+    let before = rig.path.counters().rx_packets;
+    let early = rig.path.add_inbound(any_inbound(early, aes_gcm())).unwrap();
+    let late = rig.path.add_inbound(any_inbound(late, aes_gcm())).unwrap();
+    wait_until("they are delivered", || early.counters().packets == 64);
+    wait_until("they are written", || rig.path.counters().rx_packets == before + 64);
+    assert_eq!(late.counters().packets, 0);
+    assert_eq!(early.counters().replayed + early.counters().failed + early.counters().refused, 0);
 }
 
 #[test]

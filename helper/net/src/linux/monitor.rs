@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use ipnet::IpNet;
-use netlink_packet_route::AddressFamily;
+
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::MulticastGroup;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -21,7 +23,8 @@ use super::plan::MAIN_TABLE;
 use super::tun::index_of;
 use crate::{DefaultRoute, Interface, InterfaceAddress, InterfaceKind, NetError, RouteTo, Snapshot};
 
-/// A change of network comes as a burst of messages (link, addresses, routes): wait this long for the next.
+/// A change of network comes as a burst of messages (link, addresses, routes): wait this long for the next. What is lost is
+/// told at once, for another path may have to take over.
 const QUIET: Duration = Duration::from_millis(30);
 
 /// But no longer than this in all: a roaming client must not wait for a router that flaps.
@@ -56,23 +59,19 @@ impl Monitor {
         let reader = Arc::clone(&netlink);
         let task = tokio::spawn(async move {
             let watching = async move {
-                while messages.next().await.is_some() {
+                while let Some((first, _)) = messages.next().await {
+                    if is_loss(&first, &publish.borrow()) {
+                        read_again(&reader, &publish).await;
+                    }
                     let burst = async {
-                        while let Ok(Some(_)) = tokio::time::timeout(QUIET, messages.next()).await {}
+                        while let Ok(Some((next, _))) = tokio::time::timeout(QUIET, messages.next()).await {
+                            if is_loss(&next, &publish.borrow()) {
+                                read_again(&reader, &publish).await;
+                            }
+                        }
                     };
                     let _ = tokio::time::timeout(LONGEST, burst).await;
-                    match collect(&reader).await {
-                        Ok(now) => {
-                            publish.send_if_modified(|last| {
-                                let changed = **last != now;
-                                if changed {
-                                    *last = Arc::new(now);
-                                }
-                                changed
-                            });
-                        }
-                        Err(error) => tracing::warn!(%error, "the state of the network cannot be read"),
-                    }
+                    read_again(&reader, &publish).await;
                 }
             };
             tokio::join!(connection, watching);
@@ -118,6 +117,36 @@ impl Drop for Monitor {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// Publishes the state of the network when it is another one.
+async fn read_again(netlink: &Netlink, publish: &watch::Sender<Arc<Snapshot>>) {
+    match collect(netlink).await {
+        Ok(now) => {
+            publish.send_if_modified(|last| {
+                let changed = **last != now;
+                if changed {
+                    *last = Arc::new(now);
+                }
+                changed
+            });
+        }
+        Err(error) => tracing::warn!(%error, "the state of the network cannot be read"),
+    }
+}
+
+/// Whether a message says that something is gone which is in the snapshot: an interface, its carrier, or an address.
+fn is_loss(message: &NetlinkMessage<RouteNetlinkMessage>, known: &Snapshot) -> bool {
+    let NetlinkPayload::InnerMessage(message) = &message.payload else { return false };
+    let (index, gone) = match message {
+        RouteNetlinkMessage::NewLink(link) => {
+            (link.header.index, !link.header.flags.contains(LinkFlags::Up | LinkFlags::Running))
+        }
+        RouteNetlinkMessage::DelLink(link) => (link.header.index, true),
+        RouteNetlinkMessage::DelAddress(address) => (address.header.index, true),
+        _ => return false,
+    };
+    gone && known.interfaces.iter().any(|interface| interface.index == index && interface.up)
 }
 
 /// Reads everything anew.
