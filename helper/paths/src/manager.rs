@@ -388,7 +388,12 @@ impl Manager {
     fn share(&self, now: Instant) -> Shares {
         let spread = |member: &Member| {
             let free = !member.track.is_metered() || self.use_metered == UseMetered::Yes;
-            free && matches!(member.track.health(now), Health::Good | Health::Suspect)
+            // Its share is what makes it slow: to take it away would move flows to and fro, and packets overtake others.
+            free && match member.track.health(now) {
+                Health::Good | Health::Suspect => true,
+                Health::Degraded => !member.track.is_lossy(),
+                Health::Unproven | Health::Failed | Health::Down => false,
+            }
         };
         let sharing: Vec<_> = self.members.iter().filter(|(_, member)| spread(member)).collect();
         if sharing.len() < 2 {

@@ -301,6 +301,20 @@ fn balance_shares_among_what_works_and_redundant_adds_a_copy() {
 }
 
 #[test]
+fn a_path_that_its_share_makes_slow_keeps_it() {
+    let mut world = World::new(Policy::Balance, &[(WIFI, GOOD), (WIRE, GOOD)]);
+    world.talk();
+    world.run(Duration::from_secs(20));
+    world.changes.clear();
+    world.link(WIFI).rtt = Duration::from_millis(140);
+    world.run(Duration::from_secs(30));
+    assert_eq!(world.health(WIFI), Health::Degraded);
+    // What is not spread may leave it, the flows do not.
+    let kept = |(_, assignment): &(Instant, Assignment)| assignment.shares.paths().len() == 2;
+    assert!(world.changes.iter().all(kept), "{:?}", world.changes);
+}
+
+#[test]
 fn weights_follow_what_each_path_carries() {
     let mut world = World::new(Policy::Balance, &[(WIFI, GOOD), (WIRE, GOOD)]);
     for _ in 0..300 {

@@ -330,13 +330,18 @@ impl Track {
         }
     }
 
+    /// Whether so much is lost that it works badly, whatever its round trip time.
+    #[must_use]
+    pub fn is_lossy(&self) -> bool {
+        self.loss().is_some_and(|loss| loss > LOSS_LIMIT)
+    }
+
     fn is_degraded(&self) -> bool {
-        let lossy = self.loss().is_some_and(|loss| loss > LOSS_LIMIT);
         let slow = match (self.srtt, self.best_rtt) {
             (Some(now), Some(best)) => now > best * RTT_FACTOR && now > best + RTT_SLACK,
             _ => false,
         };
-        lossy || slow
+        self.is_lossy() || slow
     }
 
     /// RFC 6298 section 2.
