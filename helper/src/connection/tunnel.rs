@@ -32,7 +32,7 @@ const LARGEST_INNER_MTU: usize = 1400;
 /// IPv6 works with no less (RFC 8200 section 5).
 const SMALLEST_INNER_MTU: usize = 1280;
 
-/// Why a CHILD_SA cannot be installed.
+/// Why a CHILD_SA, or an SA of the group, cannot be installed.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     /// The suite or its keys.

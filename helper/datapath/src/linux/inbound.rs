@@ -169,7 +169,6 @@ impl Receiver {
         let mut ready: Vec<Ready> = Vec::with_capacity(16);
         while !self.inbound.shared.stopped() && !self.inbound.failed {
             self.commands();
-            self.inbound.open_parked();
             let timeout = self.keepalives();
             self.inbound.shared.counters.rx_syscalls.add(1);
             if let Err(error) = self.epoll.wait(&mut ready, timeout) {
@@ -179,7 +178,6 @@ impl Receiver {
             if ready.iter().any(|ready| ready.token == WAKE) {
                 self.inbound.shared.rx_wake.clear();
                 self.commands();
-                self.inbound.open_parked();
             }
             for ready in ready.iter().filter(|ready| ready.token != WAKE) {
                 let id = SocketId(ready.token as u32);
@@ -216,6 +214,7 @@ impl Receiver {
                 }
             }
         }
+        self.inbound.open_parked();
     }
 
     fn add_socket(&mut self, socket: Arc<Socket>) {

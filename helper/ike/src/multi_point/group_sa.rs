@@ -164,7 +164,7 @@ fn keymat(put: &MpsaPut, len: usize) -> Result<Zeroizing<Vec<u8>>, CryptoError> 
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     pub fn offer(spi: u32) -> MpsaPut {

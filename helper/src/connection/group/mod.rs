@@ -20,21 +20,11 @@ use ropewalk_ike::time::Instant;
 use ropewalk_net::{Family, PathSocket, open_path_socket};
 use ropewalk_profile::MultiPointRoute;
 
+use super::tunnel::InstallError;
 use endpoints::Endpoints;
 
 /// Where endpoints listen (RFC 3948).
 const PORT: u16 = 4500;
-
-/// Why an SA of the group cannot be used.
-#[derive(Debug, thiserror::Error)]
-enum GroupError {
-    /// The suite or its keys.
-    #[error("its keys do not fit: {0}")]
-    Keys(String),
-    /// The pump refuses.
-    #[error(transparent)]
-    Pump(#[from] ropewalk_datapath::DataPathError),
-}
 
 struct Member {
     suite: EspSuite,
@@ -152,8 +142,8 @@ impl Group {
         sa: &GroupSa,
         ours: &[Selector],
         theirs: &[Selector],
-    ) -> Result<(), GroupError> {
-        let keys = |error: &dyn std::fmt::Display| GroupError::Keys(error.to_string());
+    ) -> Result<(), InstallError> {
+        let keys = |error: &dyn std::fmt::Display| InstallError::Keys(error.to_string());
         let suite = EspSuite::of_group(sa.encr, sa.key_bits, sa.integ).map_err(|error| keys(&error))?;
         let (encr, integ) = (&sa.keys.encr, &sa.keys.integ);
         let outbound = self.endpoints.all().iter().map(|_| {
@@ -161,7 +151,7 @@ impl Group {
                 OutboundSa::new(sa.spi, suite, encr, integ, false).map_err(|error| keys(&error))?;
             Ok(OutboundHandle::new(outbound.with_iv_salt(salt()?)))
         });
-        let outbound = outbound.collect::<Result<Vec<_>, GroupError>>()?;
+        let outbound = outbound.collect::<Result<Vec<_>, InstallError>>()?;
         let inbound = InboundSa::of_many_senders(sa.spi, suite, encr, integ).map_err(|error| keys(&error))?;
         let inbound = pump.add_inbound(InboundSpec {
             sa: inbound,
@@ -224,9 +214,9 @@ impl Group {
 }
 
 /// Sixty-four random bits.
-fn salt() -> Result<u64, GroupError> {
+fn salt() -> Result<u64, InstallError> {
     let mut salt = [0; 8];
     let filled = SystemRandom::new().fill(&mut salt);
-    filled.map_err(|_| GroupError::Keys("the system has no random numbers".to_owned()))?;
+    filled.map_err(|_| InstallError::Keys("the system has no random numbers".to_owned()))?;
     Ok(u64::from_be_bytes(salt))
 }

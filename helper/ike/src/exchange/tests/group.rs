@@ -2,24 +2,10 @@
 
 use super::*;
 use crate::exchange::group::GroupEvent;
+use crate::multi_point::group_sa::tests::offer;
 use crate::multi_point::group_sa::{GroupPolicy, Refusal};
 use crate::multi_point::put::{MPSA_PUT, MpsaPut};
 use crate::wire::{Delete, Message, Notify, NotifyType, emit_message};
-
-fn offer(spi: u32) -> MpsaPut {
-    MpsaPut {
-        spi,
-        encr: 12,
-        key_bits: 256,
-        prf: 5,
-        integ: 12,
-        nonce: (0..16).collect(),
-        sk_d: Zeroizing::new(vec![0x0c; 32]),
-        lifetime: Duration::from_secs(3600),
-        rollover1: Duration::from_secs(60),
-        rollover2: Duration::from_secs(120),
-    }
-}
 
 fn members() -> Pair {
     let mut pair = Pair::new();
