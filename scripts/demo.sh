@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# A whole VPN on one machine: a client's network, a NAT router, the reference gateway, and a page behind it that only the
-# tunnel reaches. With the window, you click Connect; with --headless the command line does, and the script ends by itself
-# with exit code 0 when the page was reached through the tunnel.
+# A whole VPN on one machine: a client with a cable and a phone, each with its NAT router, the reference gateway, and a page
+# behind it that only the tunnel reaches. With the window, you click Connect, and may pull the cable; with --headless the
+# command line does both, and the script ends by itself with exit code 0 when the page was reached through the tunnel, before
+# and after.
 #
 #   scripts/demo.sh [--headless]
 #
@@ -55,6 +56,7 @@ bin=$ROPEWALK_BIN_DIR
 prefix=rwdemo$$
 work=$(mktemp -d "/tmp/$prefix.XXXXXX")
 processes=()
+networks=(client router phone gateway server)
 
 cleanup() {
     local status=$? process name
@@ -64,11 +66,12 @@ cleanup() {
         kill "$process" 2>/dev/null || true
         wait "$process" 2>/dev/null || true
     done
-    for name in client router gateway server; do
+    for name in "${networks[@]}"; do
         ip netns del "$prefix-$name" 2>/dev/null || true
         rm -rf "/etc/netns/$prefix-$name"
     done
-    if [ $status != 0 ]; then
+    # 130: somebody pressed Ctrl+C, which is how the demo with the window ends.
+    if [ $status != 0 ] && [ $status != 130 ]; then
         for name in helper gateway page; do
             if [ -s "$work/$name.log" ]; then
                 printf -- '---- the end of %s.log\n' "$name" >&2
@@ -101,8 +104,8 @@ wait_for() { # seconds, what, command...
 cli() { ROPEWALK_SOCKET="$work/run/helper.sock" "$bin/ropewalk" "$@"; }
 
 say "run $$"
-say "making the networks: client -- router (NAT) -- gateway -- server"
-for name in client router gateway server; do
+say "making the networks: client -- router and phone (both NAT) -- gateway -- server"
+for name in "${networks[@]}"; do
     ip netns add "$prefix-$name"
     ip -n "$prefix-$name" link set lo up
 done
@@ -111,20 +114,30 @@ cable() { # a namespace, b namespace, device in a, device in b
     ip -n "$prefix-$1" link set "$3" up
     ip -n "$prefix-$2" link set "$4" up
 }
+address() { ip -n "$prefix-$1" address add "$2" dev "$3"; } # namespace, address, device
 cable router client home eth0
+cable phone client tether usb0
 cable router gateway outside eth0
+cable phone gateway outside eth1
 cable gateway server lan0 eth0
-ip -n "$prefix-client" address add 192.168.178.20/24 dev eth0
-ip -n "$prefix-router" address add 192.168.178.1/24 dev home
-ip -n "$prefix-router" address add 198.51.100.1/24 dev outside
-ip -n "$prefix-gateway" address add 198.51.100.2/24 dev eth0
-ip -n "$prefix-gateway" address add 10.20.0.1/24 dev lan0
-ip -n "$prefix-server" address add 10.20.0.80/24 dev eth0
-ip -n "$prefix-client" route add default via 192.168.178.1
+address client 192.168.178.20/24 eth0
+address router 192.168.178.1/24 home
+address router 198.51.100.1/24 outside
+address client 192.168.42.20/24 usb0
+address phone 192.168.42.1/24 tether
+address phone 203.0.113.1/24 outside
+address gateway 198.51.100.2/24 eth0
+address gateway 203.0.113.2/24 eth1
+address gateway 10.20.0.1/24 lan0
+address server 10.20.0.80/24 eth0
+ip -n "$prefix-client" route add default via 192.168.178.1 metric 100
+ip -n "$prefix-client" route add default via 192.168.42.1 metric 200
 ip -n "$prefix-gateway" route add default via 198.51.100.1
+ip -n "$prefix-phone" route add 198.51.100.0/24 via 203.0.113.2
 ip -n "$prefix-server" route add default via 10.20.0.1
-for name in router gateway; do on $name sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'; done
-on router nft -f - <<'NFT'
+for name in router phone gateway; do on $name sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'; done
+for name in router phone; do
+    on $name nft -f - <<'NFT'
 table ip demo {
  chain post {
   type nat hook postrouting priority srcnat;
@@ -132,6 +145,7 @@ table ip demo {
  }
 }
 NFT
+done
 mkdir -p "/etc/netns/$prefix-client"
 printf '# the network at home\nnameserver 192.168.178.1\n' >"/etc/netns/$prefix-client/resolv.conf"
 
@@ -180,6 +194,7 @@ psk = "$secret"
 TOML
 say "importing the profile"
 
+two_paths() { [ "$(cli status Demo --json | grep -o '"spi_i": *"[0-9a-f]*"' | sort -u | wc -l)" -ge 2 ]; }
 page() { on client curl -sS -m "${1:-3}" http://10.20.0.80/; }
 
 if [ $headless = yes ]; then
@@ -196,6 +211,19 @@ if [ $headless = yes ]; then
     page | tee "$work/page.html"
     grep -q 'behind the gateway' "$work/page.html" || fail "that is not the page behind the gateway"
     printf '\n'
+    wait_for 10 "the second path" two_paths
+    say "ropewalk paths: the cable carries, the phone stands by"
+    cli paths
+    say "a hundred pings a second, and the cable is pulled"
+    on client ping -n -q -c 200 -i 0.01 -W 1 10.20.0.80 >"$work/pings" &
+    pings=$!
+    sleep 1
+    ip -n "$prefix-router" link set home down
+    wait $pings || true
+    grep transmitted "$work/pings"
+    cli paths
+    page >/dev/null || fail "the page does not answer by way of the phone"
+    say "the page still answers, now by way of the phone"
     say "ropewalk disconnect"
     cli disconnect
     if page 1 >/dev/null 2>&1; then fail "the page can still be reached after the disconnect"; fi
@@ -216,6 +244,9 @@ export ROPEWALK_SOCKET="$work/run/helper.sock"
 as_user "$bin/ropewalk" import - <"$work/demo.toml" ||
     fail "the profile could not be imported"
 say "opening the window: click Connect. Closing this script (Ctrl+C) or quitting from the tray ends the demo."
+say "to pull the cable, and to plug it in again, in another terminal, as root:"
+say "  ip -n $prefix-router link set home down"
+say "  ip -n $prefix-router link set home up"
 as_user "$bin/ropewalk-app" >"$work/window.log" 2>&1 &
 window=$!
 processes+=($window)

@@ -19,6 +19,7 @@ fn the_headless_demo_reaches_the_page_through_the_tunnel_and_ends_by_itself() ->
     let finished = run(&mut command, &[], Duration::from_secs(120))?.success()?;
     ensure!(finished.stdout.contains("You reached the page behind the gateway"), "{finished:?}");
     ensure!(finished.stdout.contains("3 received"), "three pings: {finished:?}");
+    ensure!(finished.stdout.contains("now by way of the phone"), "the cable was pulled: {finished:?}");
     let left = run(Command::new("ip").args(["netns", "list"]), &[], Duration::from_secs(10))?.success()?;
     let own = format!(
         "rwdemo{}-",
