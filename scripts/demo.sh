@@ -252,7 +252,7 @@ window=$!
 processes+=($window)
 was=no
 while kill -0 $window 2>/dev/null; do
-    if page 1 >/dev/null 2>&1; then now=yes; else now=no; fi
+    if page 2 >/dev/null 2>&1; then now=yes; else now=no; fi
     if [ $now != $was ]; then
         if [ $now = yes ]; then say "the page behind the gateway answers: http://10.20.0.80/ (through the tunnel)"
         else say "the page behind the gateway does not answer: no tunnel"

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { scene } from "../mock/scenes";
-import { count, nameOf, rates, thickness } from "../src/lib/strands";
+import { count, nameOf, placed, placeOf, rates, thickness } from "../src/lib/strands";
 
 const paths = scene("strands").status.paths;
 const first = paths[0];
@@ -27,4 +27,13 @@ test("more traffic is drawn thicker, within bounds", () => {
   expect([...widths].sort((a, b) => a - b)).toEqual(widths);
   expect(widths[0]).toBe(2.5);
   expect(widths[3]).toBe(9);
+});
+
+test("a strand keeps its place while others come and go, and when it comes back by another port", () => {
+  const [wifi, wired] = paths;
+  if (wifi === undefined || wired === undefined) throw new Error("the scene has two strands");
+  const both = placed({}, [wifi, wired]);
+  const left = placed(both, [wired]);
+  const back = placed(left, [wired, { ...wifi, local: "192.0.2.10:41234", remote: "203.0.113.7:4501" }]);
+  expect([placeOf(left, wired), placeOf(back, wifi), Object.keys(back).length]).toEqual([1, 0, 2]);
 });

@@ -180,3 +180,17 @@ test("several paths are strands with what each is, does and carries, and the pol
   await fireEvent.change(id("policy"), { target: { value: "redundant" } });
   expect(asked).toEqual([{ command: "set_policy", payload: { policy: "redundant" } }]);
 });
+
+test("the strand that is left stays where it was, with the reason why it is alone", async () => {
+  const before = scene("strands");
+  await open(before);
+  const [, wired] = before.status.paths;
+  if (wired === undefined) throw new Error("the scene has two strands");
+  const paths = [{ ...wired, state: "active" as const }];
+  await emit("view", { ...before, status: { ...before.status, paths, alone: "there is one network and one address of the gateway" } });
+  await waitFor(() => expect(screen.getAllByTestId("path").length).toBe(1));
+  expect(screen.getByTestId("path").className).toMatch(/strand-1/);
+  expect(id("alone").textContent).toMatch(/there is one network/);
+  await emit("view", { ...before, status: { ...before.status, state: "disconnected", paths: [] } });
+  await waitFor(() => expect(screen.queryByTestId("paths")).toBeNull());
+});

@@ -1,7 +1,7 @@
 // What the window shows: the program's latest view, the last minute of traffic, and a clock for "connected for".
 import { backend } from "./backend";
 import type { AppView, TrafficView } from "./generated/app";
-import { type Counted, count as counted, type Rates, rates } from "./strands";
+import { type Counted, count as counted, placed, type Places, type Rates, rates } from "./strands";
 import { push, type Sample } from "./traffic";
 
 /** Before the program has said anything. */
@@ -47,6 +47,8 @@ export class Store {
   samples = $state.raw<Sample[]>([]);
   /** What goes over each strand in a second. */
   strands = $state.raw<Rates>({});
+  /** Where each strand of this connection is in the picture. */
+  places = $state.raw<Places>({});
   now = $state(Date.now());
   dragging = $state(false);
 
@@ -64,7 +66,9 @@ export class Store {
     if (after.state === "disconnected" || after.profile !== before.profile) {
       this.samples = [];
       this.traffic = null;
+      this.places = {};
     }
+    this.places = placed(this.places, after.paths);
     this.view = view;
   }
 
