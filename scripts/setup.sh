@@ -25,7 +25,7 @@ compile=(build-essential pkg-config curl ca-certificates)
 window=(libwebkit2gtk-4.1-dev libgtk-3-dev libayatana-appindicator3-dev librsvg2-dev)
 run=(iproute2 nftables iputils-ping curl)
 tests=(strongswan-swanctl charon-systemd libcharon-extra-plugins libcharon-extauth-plugins
-    libstrongswan-standard-plugins libstrongswan-extra-plugins dnsmasq-base kea-dhcp4-server tcpdump tshark openssl
+    libstrongswan-standard-plugins libstrongswan-extra-plugins dnsmasq-base kea-dhcp4-server bird2 tcpdump tshark openssl
     xvfb xauth x11-utils dbus dbus-x11 gnome-keyring libsecret-1-0 libsecret-tools polkitd webkit2gtk-driver
     at-spi2-core fonts-dejavu-core python3-dbus python3-gi imagemagick xdotool iperf3)
 
@@ -58,7 +58,7 @@ install_packages() {
     fi
     say "installing packages: ${missing[*]}"
     # Package and service of what the tests start themselves.
-    local services=("charon-systemd strongswan" "kea-dhcp4-server kea-dhcp4-server") fresh=() pair
+    local services=("charon-systemd strongswan" "kea-dhcp4-server kea-dhcp4-server" "bird2 bird") fresh=() pair
     for pair in "${services[@]}"; do
         installed "${pair% *}" || fresh+=("$pair")
     done

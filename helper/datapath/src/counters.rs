@@ -16,7 +16,8 @@ pub struct SaCounters {
     pub replayed: u64,
     /// Inbound only: packets that failed the integrity check or were malformed.
     pub failed: u64,
-    /// Inbound only: authentic packets whose inner addresses the policy does not allow.
+    /// Inbound only: authentic packets whose inner addresses the policy does not allow, and packets from or to other outer
+    /// addresses than those that the SA is bound to.
     pub refused: u64,
     /// Inbound only: packets that another SA had delivered already.
     pub copies: u64,
@@ -132,7 +133,8 @@ counters! {
     rx_failed,
     /// ESP packets dropped as replays or too old.
     rx_replayed,
-    /// Authentic packets whose inner addresses the policy does not allow, or that hold no IP packet.
+    /// Authentic packets whose inner addresses the policy does not allow, or that hold no IP packet; packets whose outer
+    /// addresses are not those that their SA is bound to.
     rx_refused,
     /// Packets that another SA had delivered already.
     rx_copies,

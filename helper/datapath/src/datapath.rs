@@ -9,7 +9,7 @@ use crate::config::{Config, Framing, Keepalive, TunFd};
 use crate::counters::Counters;
 use crate::error::DataPathError;
 use crate::platform::{EventReceiver, Pump};
-use crate::sa::{InboundHandle, InboundSpec, SocketId};
+use crate::sa::{DeviceId, InboundHandle, InboundSpec, SocketId};
 
 /// A running pump. All methods take `&self` and may be called from any thread, also from an async one: none waits for
 /// the network. Dropping it stops the threads, joins them and closes their TUN descriptor.
@@ -81,7 +81,23 @@ impl DataPath {
     /// # Errors
     /// [`DataPathError::UnknownSocket`].
     pub fn set_default(&self, carriage: Option<Carriage>) -> Result<(), DataPathError> {
-        self.pump.set_default(carriage)
+        self.pump.set_default(DeviceId::MAIN, carriage)
+    }
+
+    /// Adds a device of its own for one neighbour, with a sending thread. It stays until the pump stops.
+    ///
+    /// # Errors
+    /// [`DataPathError::Io`] when the system refuses.
+    pub fn add_device(&self, tun: TunFd) -> Result<DeviceId, DataPathError> {
+        self.pump.add_device(tun)
+    }
+
+    /// Sets what all packets from this device leave by; `None` drops them.
+    ///
+    /// # Errors
+    /// [`DataPathError::UnknownSocket`], [`DataPathError::UnknownDevice`].
+    pub fn set_egress_of(&self, device: DeviceId, carriage: Option<Carriage>) -> Result<(), DataPathError> {
+        self.pump.set_default(device, carriage)
     }
 
     /// Sets what packets to an inner destination leave by; the longest prefix wins. `None` removes the route.
@@ -100,7 +116,12 @@ impl DataPath {
 
     /// Changes the largest inner packet.
     pub fn set_inner_mtu(&self, mtu: u16) {
-        self.pump.set_inner_mtu(mtu);
+        self.pump.set_inner_mtu(DeviceId::MAIN, mtu);
+    }
+
+    /// Changes the largest packet of this device.
+    pub fn set_inner_mtu_of(&self, device: DeviceId, mtu: u16) {
+        self.pump.set_inner_mtu(device, mtu);
     }
 
     /// The counters now.

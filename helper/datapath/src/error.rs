@@ -4,7 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::sa::SocketId;
+use crate::sa::{DeviceId, SocketId};
 
 /// A request to the pump failed.
 #[derive(Debug, Error)]
@@ -24,6 +24,9 @@ pub enum DataPathError {
     /// The socket was removed, or never added.
     #[error("{0:?} is not a socket of this data path")]
     UnknownSocket(SocketId),
+    /// The device was never added.
+    #[error("{0:?} is not a device of this data path")]
+    UnknownDevice(DeviceId),
     /// An inbound SA with this SPI exists.
     #[error("an inbound SA with SPI {0:08x} exists already")]
     DuplicateSpi(u32),

@@ -1,6 +1,6 @@
 //! Security associations as the pump holds them, and the egress that joins SA, socket and peer.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -13,6 +13,15 @@ use crate::policy::Selector;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(pub(crate) u32);
 
+/// A TUN device of the pump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceId(pub(crate) u32);
+
+impl DeviceId {
+    /// The one that the pump was started with.
+    pub const MAIN: Self = Self(0);
+}
+
 /// An inbound SA to be added.
 #[derive(Debug)]
 pub struct InboundSpec {
@@ -22,6 +31,11 @@ pub struct InboundSpec {
     pub sources: Vec<Selector>,
     /// What the inner destination must match: on the client its own (TSi), on the gateway TSr.
     pub destinations: Vec<Selector>,
+    /// The outer addresses that the SA is bound to in transport mode: ours, the peer's. ESP from or to others is refused, and
+    /// the port does not count. `None` in tunnel mode.
+    pub outer: Option<(IpAddr, IpAddr)>,
+    /// The device that gets its packets.
+    pub device: DeviceId,
     /// Where the peer is expected; ESP from elsewhere is taken all the same and reported as [`crate::Event::PeerMoved`].
     /// `None`: the first packet tells, and is not reported.
     pub peer: Option<(SocketId, SocketAddr)>,

@@ -10,7 +10,7 @@ use crate::config::{Config, Framing, Keepalive, TunFd};
 use crate::counters::Counters;
 use crate::error::DataPathError;
 use crate::event::Event;
-use crate::sa::{InboundHandle, InboundSpec, SocketId};
+use crate::sa::{DeviceId, InboundHandle, InboundSpec, SocketId};
 
 #[derive(Debug)]
 pub(crate) enum Pump {}
@@ -73,7 +73,11 @@ impl Pump {
         match *self {}
     }
 
-    pub(crate) fn set_default(&self, _carriage: Option<Carriage>) -> Result<(), DataPathError> {
+    pub(crate) fn add_device(&self, _tun: TunFd) -> Result<DeviceId, DataPathError> {
+        match *self {}
+    }
+
+    pub(crate) fn set_default(&self, _d: DeviceId, _carriage: Option<Carriage>) -> Result<(), DataPathError> {
         match *self {}
     }
 
@@ -89,7 +93,7 @@ impl Pump {
         match *self {}
     }
 
-    pub(crate) fn set_inner_mtu(&self, _mtu: u16) {
+    pub(crate) fn set_inner_mtu(&self, _d: DeviceId, _mtu: u16) {
         match *self {}
     }
 

@@ -70,7 +70,7 @@ pub struct DnsConfig {
 pub struct TunnelConfig {
     /// The device.
     pub device: DeviceRef,
-    /// Inner addresses. Their prefix lengths say nothing: what goes into the tunnel is in `routes`.
+    /// Inner addresses. Their prefix lengths say nothing, unless `routed`: what goes into the tunnel is in `routes`.
     pub addresses: Vec<IpNet>,
     /// What goes into the tunnel; `0.0.0.0/0` or `::/0` is a full tunnel.
     pub routes: Vec<IpNet>,
@@ -87,6 +87,40 @@ pub struct TunnelConfig {
     pub block_missing_family: bool,
     /// Accept an inner address that lies in a subnet of a local interface.
     pub allow_overlap: bool,
+    /// The device is an interface like any other, for a routing daemon to use: its addresses have their prefixes as
+    /// routes, IPv6 has a link-local address, and `routes` stand in the main table with [`LISTED_METRIC`]. There are no
+    /// rules, and nothing is hidden from anybody.
+    #[serde(default)]
+    pub routed: bool,
+}
+
+/// The metric of what a profile lists for a routed interface. Learned routes are better (BIRD writes 32), those of
+/// interfaces that NetworkManager rules are not (100 and more).
+pub const LISTED_METRIC: u32 = 50;
+
+/// The address at the other end of a link, where a prefix has two hosts: /31 or /30, /127 or /126.
+#[must_use]
+pub fn far_end(address: &IpNet) -> Option<IpAddr> {
+    match address {
+        IpNet::V4(net) => {
+            let bits = net.addr().to_bits();
+            let other = match (net.prefix_len(), bits & 3) {
+                (31, _) => bits ^ 1,
+                (30, 1 | 2) => bits ^ 3,
+                _ => return None,
+            };
+            Some(IpAddr::V4(other.into()))
+        }
+        IpNet::V6(net) => {
+            let bits = net.addr().to_bits();
+            let other = match (net.prefix_len(), bits & 3) {
+                (127, _) => bits ^ 1,
+                (126, 1 | 2) => bits ^ 3,
+                _ => return None,
+            };
+            Some(IpAddr::V6(other.into()))
+        }
+    }
 }
 
 impl TunnelConfig {
@@ -103,6 +137,7 @@ impl TunnelConfig {
             fwmark: DEFAULT_FWMARK,
             block_missing_family: true,
             allow_overlap: false,
+            routed: false,
         }
     }
 }
@@ -205,6 +240,31 @@ impl Family {
         match address {
             IpAddr::V4(_) => Family::V4,
             IpAddr::V6(_) => Family::V6,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_of_two_hosts_has_a_far_end_and_other_prefixes_have_none() {
+        for (near, far) in [
+            ("10.0.0.4/31", Some("10.0.0.5")),
+            ("10.0.0.5/31", Some("10.0.0.4")),
+            ("10.0.0.5/30", Some("10.0.0.6")),
+            ("10.0.0.6/30", Some("10.0.0.5")),
+            ("10.0.0.4/30", None),
+            ("10.0.0.7/30", None),
+            ("10.0.0.5/32", None),
+            ("10.0.0.5/24", None),
+            ("fd00::/127", Some("fd00::1")),
+            ("fd00::2/126", Some("fd00::1")),
+            ("fd00::2/64", None),
+        ] {
+            let found = far_end(&near.parse().unwrap());
+            assert_eq!(found, far.map(|far| far.parse().unwrap()), "{near}");
         }
     }
 }

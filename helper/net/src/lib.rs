@@ -16,6 +16,9 @@
 //! tunnels alike, several at a time, and nothing in the main table is touched. Excluded prefixes are `throw`
 //! routes. The helper's sockets carry the mark and see the system as if there were no tunnel.
 //!
+//! An interface that is [routed](TunnelConfig::routed) has neither table nor rules: its routes stand in the main table, so
+//! that a routing daemon sees all there is and decides. The helper's sockets stay outside by being bound to an interface.
+//!
 //! A full tunnel of one family makes the other unreachable (see [`TunnelConfig::block_missing_family`]).
 //!
 //! # What is left to others
@@ -46,8 +49,8 @@ mod macos;
 mod windows;
 
 pub use config::{
-    Applied, DEFAULT_FWMARK, DeviceRef, DnsConfig, DnsManager, DnsStatus, Family, NetworkSettings, Offloads,
-    SweepReport, TunRequest, TunnelConfig, VNET_HDR_LEN,
+    Applied, DEFAULT_FWMARK, DeviceRef, DnsConfig, DnsManager, DnsStatus, Family, LISTED_METRIC,
+    NetworkSettings, Offloads, SweepReport, TunRequest, TunnelConfig, VNET_HDR_LEN, far_end,
 };
 pub use error::NetError;
 pub use snapshot::{Candidate, DefaultRoute, Interface, InterfaceAddress, InterfaceKind, RouteTo, Snapshot};

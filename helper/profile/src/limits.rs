@@ -2,7 +2,7 @@
 //! accepted and then left undone in silence. An entry goes away with the feature that fulfils it.
 
 use crate::ProfileError;
-use crate::model::{AddressSource, Method, Profile, TunnelMode};
+use crate::model::{AddressSource, Method, Profile};
 
 /// One thing that the format can ask for.
 pub(crate) struct Limit {
@@ -20,7 +20,6 @@ pub(crate) const REFUSED: &[Limit] = &[
     Limit { key: "auth.method", what: "\"eap-peap\"", asked: |p| p.auth.method == Method::EapPeap },
     Limit { key: "auth.method", what: "\"eap-md5\"", asked: |p| p.auth.method == Method::EapMd5 },
     Limit { key: "address.source", what: "\"dhcp\"", asked: |p| p.address.source == AddressSource::Dhcp },
-    Limit { key: "tunnel.mode", what: "\"iiptran\"", asked: |p| p.tunnel.mode == TunnelMode::IipTran },
     Limit { key: "tunnel.kill_switch", what: "true", asked: |p| p.tunnel.kill_switch },
     Limit { key: "paths.address_per_path", what: "true", asked: |p| p.paths.address_per_path },
 ];

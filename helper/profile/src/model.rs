@@ -187,9 +187,13 @@ pub enum AddressSource {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tunnel {
-    /// `tunnel`: ESP tunnel mode; `iiptran`: IP-in-IP in ESP transport mode (RFC 3884).
+    /// `tunnel`: ESP tunnel mode; `iiptran`: IP-in-IP in ESP transport mode (RFC 3884), an interface for routing
+    /// protocols.
     pub mode: TunnelMode,
-    /// Networks that go through the tunnel; empty: what the gateway grants (its traffic selectors).
+    /// Name of the tunnel device, at most 15 characters; empty: `ropewalk` and a number.
+    pub interface: String,
+    /// Networks that go through the tunnel; empty: what the gateway grants (its traffic selectors), with `iiptran` none
+    /// but the link itself.
     #[schemars(with = "Vec<String>")]
     pub routes: Vec<IpNet>,
     /// Networks that do not go through the tunnel.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::model::{AddressSource, Method, Profile};
+use crate::model::{AddressSource, Method, Profile, TunnelMode};
 use crate::{ProfileError, Secrets};
 
 /// Longest name of a profile, in characters.
@@ -29,6 +29,7 @@ impl Profile {
         self.check_auth(secrets)?;
         self.check_proposals(check_proposal_tokens)?;
         self.check_addresses()?;
+        self.check_interface()?;
         self.check_timing()?;
         self.check_paths()
     }
@@ -147,6 +148,37 @@ impl Profile {
                 "tunnel.mtu",
                 format!("{mtu} is not allowed; 1280 to 9000, or 0 to find it out"),
             ));
+        }
+        Ok(())
+    }
+
+    fn check_interface(&self) -> Result<(), ProfileError> {
+        let name = &self.tunnel.interface;
+        // IFNAMSIZ is 16 with the terminating zero.
+        let printable = |b: u8| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%');
+        if name.len() > 15 || matches!(name.as_str(), "." | "..") || !name.bytes().all(printable) {
+            return Err(ProfileError::key(
+                "tunnel.interface",
+                format!("`{name}` is not the name of a device"),
+            ));
+        }
+        if self.tunnel.mode == TunnelMode::Tunnel {
+            return Ok(());
+        }
+        let refused = |key: &str, why: &str| {
+            Err(ProfileError::key(key, format!("does not combine with tunnel.mode = \"iiptran\": {why}")))
+        };
+        if self.address.source == AddressSource::Dhcp {
+            return refused(
+                "address.source",
+                "the link's addresses come from the profile (`static`) or from the gateway (`config-payload`)",
+            );
+        }
+        if self.multi_point_sa.enabled {
+            return refused("multi_point_sa.enabled", "packets go where routes on the interface say");
+        }
+        if !self.tunnel.exclude.is_empty() {
+            return refused("tunnel.exclude", "what is not routed into the interface does not go there");
         }
         Ok(())
     }

@@ -32,6 +32,8 @@ pub struct InnerSettings {
     pub reachable: TrafficSelectors,
     /// Our side's selectors.
     pub local: TrafficSelectors,
+    /// The prefix length of the link that the IPv4 address belongs to, if the gateway gave a netmask.
+    pub link_prefix: Option<u8>,
 }
 
 /// A way out: a CHILD_SA and where it sends.

@@ -133,6 +133,11 @@ impl Explanation {
                 format!("The gateway {gateway} has no inner address for this client."),
                 "Its address pool may be used up: try again later or ask the administrator.",
             ),
+            HandshakeError::ChildRefused(NotifyType::UseTransportMode) => Self::new(
+                Cause::NoProposal,
+                format!("The gateway {gateway} does not agree to transport mode, which IIPtran needs."),
+                "Ask the administrator to offer IIPtran (RFC 3884) to this client, or set tunnel.mode = \"tunnel\" in the profile.",
+            ),
             HandshakeError::ChildRefused(notify) | HandshakeError::Refused(notify) => Self::new(
                 Cause::Failed,
                 format!("The gateway {gateway} refused the connection ({notify})."),

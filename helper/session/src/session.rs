@@ -280,7 +280,8 @@ impl Session {
 
     /// The socket of `link` is of no use any more, as when its interface went.
     pub fn path_lost(&mut self, now: Instant, link: u32, rng: &mut dyn CryptoRng) {
-        let other = self.strand_path_lost(now, link, rng)
+        let other = self.left_path_lost(link)
+            || self.strand_path_lost(now, link, rng)
             || self.attempt_lost(now, link, rng)
             || self.race_lost(now, link, rng);
         if !other && self.link == Some(link) {

@@ -73,6 +73,8 @@ pub struct PathSnapshot {
 pub enum Alone {
     /// The profile wants no more.
     NotWanted,
+    /// Transport mode is bound to the addresses of one path (RFC 3884).
+    Transport,
     /// There is only one network, and one address of the gateway.
     OneWay,
     /// The gateway does not know KEEP_OLD_IKE_SA.

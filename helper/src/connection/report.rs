@@ -1,5 +1,6 @@
 //! From the session's and the pump's state to the status that clients see.
 
+use ropewalk_ike::exchange::child::Mode;
 use ropewalk_ipc::{
     ChildSa, DnsStatus, ErrorCode, ErrorInfo, Features, GatewayStatus, IkeSa, InterfaceKind, PathState,
     PathStatus, State, Status, Totals,
@@ -174,6 +175,7 @@ fn kind(kind: ropewalk_net::InterfaceKind) -> InterfaceKind {
 fn why_alone(alone: Alone) -> &'static str {
     match alone {
         Alone::NotWanted => "the profile wants one path (paths.multipath)",
+        Alone::Transport => "transport mode (tunnel.mode = \"iiptran\") is bound to one path",
         Alone::OneWay => "there is one network and one address of the gateway",
         Alone::NotKept => "the gateway does not know KEEP_OLD_IKE_SA",
         Alone::NoMobike => "the gateway does not know MOBIKE",
@@ -187,7 +189,11 @@ fn child(installed: &Installed) -> ChildSa {
     ChildSa {
         spi_in: format!("{:08x}", installed.sa.spi_in),
         spi_out: format!("{:08x}", installed.sa.spi_out),
-        mode: "tunnel".to_owned(),
+        mode: match installed.sa.mode {
+            Mode::Tunnel => "tunnel",
+            Mode::Transport => "transport",
+        }
+        .to_owned(),
         suite: installed.sa.suite.syntax(),
         bytes_in: inbound.bytes,
         bytes_out: outbound.bytes,

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ropewalk_ike::auth::{ClientCertificate, TrustAnchors};
+use ropewalk_ike::exchange::child::Mode;
 use ropewalk_ike::exchange::config::{AddressRequest, GatewayIdentity, InitiatorConfig, LocalAuth};
 use ropewalk_ike::exchange::lifetime::Lifetimes;
 use ropewalk_ike::multi_point::group_sa::GroupPolicy;
 use ropewalk_ike::proposal::{parse_esp_list, parse_ike_list};
 use ropewalk_ike::wire::{Identification, TrafficSelector, TrafficSelectors};
 use ropewalk_ipc::{ErrorCode, ErrorInfo};
-use ropewalk_profile::{AddressSource, Method, Policy, Profile, Secrets, UseMetered};
+use ropewalk_profile::{AddressSource, Method, Policy, Profile, Secrets, TunnelMode, UseMetered};
 use ropewalk_session::{Endpoint, PathsConfig, SessionConfig};
 use zeroize::Zeroizing;
 
@@ -51,11 +52,15 @@ pub fn session_config(
         },
         auth,
         request,
+        mode: match profile.tunnel.mode {
+            TunnelMode::Tunnel => Mode::Tunnel,
+            TunnelMode::IipTran => Mode::Transport,
+        },
         ts_i: TrafficSelectors::new(ts_i),
         ts_r: TrafficSelectors::new(vec![TrafficSelector::any_v4(), TrafficSelector::any_v6()]),
         mobike: profile.paths.mobike,
-        keep_old: profile.paths.multipath.then_some(profile.paths.keep_old_ike_sa_notify),
-        keep_old_in_auth: profile.paths.in_ike_auth,
+        keep_old: multipath(profile).then_some(profile.paths.keep_old_ike_sa_notify),
+        keep_old_in_auth: profile.paths.in_ike_auth && multipath(profile),
         // A user's name or a shared key may be in use on another machine, which the gateway would put out (RFC 7296
         // section 2.4); a certificate's key is taken for one machine's.
         multi_point_sa: profile
@@ -83,10 +88,15 @@ pub fn session_config(
     })
 }
 
+/// A CHILD_SA in transport mode is bound to the addresses of one path.
+fn multipath(profile: &Profile) -> bool {
+    profile.paths.multipath && profile.tunnel.mode == TunnelMode::Tunnel
+}
+
 fn paths(profile: &Profile) -> PathsConfig {
     let paths = &profile.paths;
     PathsConfig {
-        multipath: paths.multipath,
+        multipath: multipath(profile),
         policy: policy(paths.policy),
         interfaces: paths.interfaces.clone(),
         use_metered: match paths.use_metered {

@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use ropewalk_datapath::{
-    Config as PumpConfig, DataPath, EventReceiver, InboundHandle, InboundSpec, OutboundHandle, Selector,
-    SocketId, TunFd,
+    Config as PumpConfig, DataPath, DeviceId, EventReceiver, InboundHandle, InboundSpec, OutboundHandle,
+    Selector, SocketId, TunFd,
 };
 use ropewalk_esp::{EspSuite, InboundSa, OutboundSa};
-use ropewalk_ike::exchange::child::ChildSa;
+use ropewalk_ike::exchange::child::{ChildSa, Mode};
 use ropewalk_ike::exchange::{Path, Transmit};
 use ropewalk_ike::multi_point::rollover::Action;
 use ropewalk_ike::time::Instant;
 use ropewalk_ike::wire::TrafficSelectors;
 use ropewalk_ipc::{ErrorCode, ErrorInfo};
 use ropewalk_net::{Applied, DnsConfig, NetError, TunDevice, TunRequest, TunnelConfig};
-use ropewalk_profile::{AddressSource, Profile};
+use ropewalk_profile::{AddressSource, Profile, TunnelMode};
 use ropewalk_session::{InnerSettings, Traffic};
 
 use super::carrying::Carrying;
@@ -98,7 +98,10 @@ impl Tunnel {
         platform: Arc<Platform>,
     ) -> Result<(Self, EventReceiver), ErrorInfo> {
         let offloads = context.config.offloads;
-        let request = TunRequest { offloads, ..TunRequest::default() };
+        let mut request = TunRequest { offloads, ..TunRequest::default() };
+        if !context.profile.tunnel.interface.is_empty() {
+            request.name.clone_from(&context.profile.tunnel.interface);
+        }
         let device =
             TunDevice::create(&request).map_err(|error| explain("create the tunnel device", &error))?;
         let fd = device.try_clone_fd().map_err(|error| explain("open the tunnel device", &error))?;
@@ -179,10 +182,17 @@ impl Tunnel {
         let outbound =
             OutboundSa::new(child.spi_out, suite, &out.encr, &out.integ, esn).map_err(|e| keys(&e))?;
         let sa = InboundSa::new(child.spi_in, suite, &into.encr, &into.integ, esn).map_err(|e| keys(&e))?;
+        let (sources, destinations) = match child.mode {
+            Mode::Tunnel => (selectors(&child.ts_remote), selectors(&child.ts_local)),
+            // Its selectors are of the outer header; inside, routing decides (RFC 3884).
+            Mode::Transport => (Selector::everything(), Selector::everything()),
+        };
         let inbound = pump.add_inbound(InboundSpec {
             sa,
-            sources: selectors(&child.ts_remote),
-            destinations: selectors(&child.ts_local),
+            sources,
+            destinations,
+            outer: child.outer(),
+            device: DeviceId::MAIN,
             peer: None,
         })?;
         if let (Some(folder), Some(link)) = (&config.key_log_dir, self.links.current()) {
@@ -252,9 +262,7 @@ impl Tunnel {
         let Some(device) = &self.device else { return Ok(()) };
         let addresses: Vec<IpNet> = match profile.address.source {
             AddressSource::Static => profile.address.fixed.clone(),
-            AddressSource::ConfigPayload | AddressSource::Dhcp => {
-                inner.addresses.iter().filter_map(|(ip, len)| IpNet::new(*ip, *len).ok()).collect()
-            }
+            AddressSource::ConfigPayload | AddressSource::Dhcp => granted_addresses(profile, inner),
         };
         if addresses.is_empty() {
             return Err(ErrorInfo::new(
@@ -268,11 +276,15 @@ impl Tunnel {
         } else {
             profile.dns.servers.clone()
         };
-        let mut routes = routes(profile, inner, &addresses);
+        let routed = is_routed(profile);
+        let mut routes =
+            if routed { profile.tunnel.routes.clone() } else { routes(profile, inner, &addresses) };
         let listed = profile.multi_point_sa.routes.iter().map(|route| route.prefix);
         let listed = listed.filter(|prefix| !routes.iter().any(|route| route.contains(prefix)));
         routes.extend(listed.filter(|_| profile.multi_point_sa.enabled).collect::<Vec<_>>());
-        routes.extend(routes_to_servers(&servers, inner, &routes));
+        if !routed {
+            routes.extend(routes_to_servers(&servers, inner, &routes));
+        }
         let domains = if profile.dns.domains.is_empty() {
             inner.dns_domains.clone()
         } else {
@@ -285,6 +297,7 @@ impl Tunnel {
             exclude: profile.tunnel.exclude.clone(),
             mtu: mtu.into(),
             dns: DnsConfig { servers: servers.clone(), domains: domains.clone() },
+            routed,
             ..TunnelConfig::new(device.device_ref())
         };
         let applied = match self.configured.take() {
@@ -317,6 +330,12 @@ impl Tunnel {
         let inner = self.inner_mtu();
         if let Some(pump) = &self.pump {
             pump.set_inner_mtu(inner);
+        }
+        let routed = self.wanted.as_ref().is_some_and(|wanted| wanted.routed);
+        if let Some(device) = self.device.as_ref().filter(|_| routed)
+            && let Err(error) = device.set_mtu(inner.into())
+        {
+            tracing::warn!(%error, "the device keeps its MTU");
         }
         if let Some(configured) = &mut self.configured {
             configured.mtu = inner;
@@ -416,6 +435,29 @@ fn selectors(wire: &TrafficSelectors) -> Vec<Selector> {
         .collect()
 }
 
+/// Whether the device is an interface for routing protocols (RFC 3884).
+fn is_routed(profile: &Profile) -> bool {
+    profile.tunnel.mode == TunnelMode::IipTran
+}
+
+/// What the gateway granted; on a link with the link's prefix.
+fn granted_addresses(profile: &Profile, inner: &InnerSettings) -> Vec<IpNet> {
+    let link = inner.link_prefix.filter(|_| is_routed(profile));
+    let granted = inner.addresses.iter().filter_map(|(ip, len)| {
+        let len = if ip.is_ipv4() { link.unwrap_or(*len) } else { *len };
+        IpNet::new(*ip, len).ok()
+    });
+    let granted: Vec<IpNet> = granted.collect();
+    let alone = |net: &&IpNet| net.prefix_len() == net.max_prefix_len();
+    for host in granted.iter().filter(alone).filter(|_| is_routed(profile)) {
+        tracing::warn!(
+            address = %host,
+            "the gateway names no link for this address: a routing protocol will not speak on it; set address.static"
+        );
+    }
+    granted
+}
+
 /// What goes into the tunnel: what the gateway grants, or the part of the profile's wishes that it grants. A family
 /// without an inner address has no routes: nothing could be sent.
 fn routes(profile: &Profile, inner: &InnerSettings, addresses: &[IpNet]) -> Vec<IpNet> {
@@ -458,6 +500,9 @@ fn narrower(a: &IpNet, b: &IpNet) -> Option<IpNet> {
 
 fn explain(what: &str, error: &NetError) -> ErrorInfo {
     let hint = match error {
+        NetError::DeviceExists { .. } => {
+            "choose another name for tunnel.interface in the profile, or leave it away"
+        }
         NetError::AddressConflict { .. } => {
             "the local network uses the same addresses as the tunnel: use another network, or ask the administrator"
         }

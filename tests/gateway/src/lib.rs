@@ -28,4 +28,4 @@ mod up;
 pub use carriage::{Carriage, Share};
 pub use gateway::{ClientId, ClientInfo, Gateway, GatewayEvent, PathInfo};
 pub use group::GroupSettings;
-pub use settings::{Childless, CookiePolicy, Psk, RedirectAt, Settings, User};
+pub use settings::{Childless, CookiePolicy, Link, Psk, RedirectAt, Settings, User};

@@ -85,6 +85,15 @@ pub enum Childless {
     Force,
 }
 
+/// A neighbour of ours over an interface of its own (RFC 3884).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The client's name: its identity, or with EAP the user's name.
+    pub client: String,
+    /// The client's ends of the link, with the link's prefix.
+    pub addresses: Vec<IpNet>,
+}
+
 /// Everything that is configured.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -134,6 +143,8 @@ pub struct Settings {
     pub crash_tokens: Option<TokenMaker>,
     /// Clients that know multi-point SA form a group with an SA like this (draft-yamaya-ipsecme-mpsa).
     pub group: Option<GroupSettings>,
+    /// Clients that get transport mode for IP in IP when they ask for it (RFC 3884).
+    pub links: Vec<Link>,
     /// Refuse every CREATE_CHILD_SA, as a minimal implementation may (RFC 7296 section 4).
     pub minimal: bool,
     /// Prove ourselves by certificate also to clients with a pre-shared key.
@@ -184,6 +195,7 @@ impl Settings {
             childless: Childless::Never,
             crash_tokens: None,
             group: None,
+            links: Vec::new(),
             minimal: false,
             certificate_to_all: false,
             force_encapsulation: false,
@@ -209,6 +221,11 @@ impl Settings {
     pub(crate) fn psk_of(&self, identity: &Identification) -> Option<&[u8]> {
         let fits = |psk: &&Psk| psk.identity.as_ref().is_none_or(|known| known == identity);
         self.psks.iter().find(fits).map(|psk| psk.secret.as_slice())
+    }
+
+    /// The link of the client of this name.
+    pub(crate) fn link_of(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.client == name)
     }
 
     /// What clients may reach, as selectors.

@@ -1,5 +1,5 @@
 //! The laboratory of the end-to-end tests: network namespaces with links, NAT routers and bad networks between them, and
-//! the real programs that run inside: strongSwan, dnsmasq, Kea, tcpdump.
+//! the real programs that run inside: strongSwan, dnsmasq, Kea, BIRD, tcpdump.
 //!
 //! A [`Lab`] is one run. It hands out [`Namespace`]s; [`Site`] is the ready-made network that most tests want. Nothing here
 //! touches the machine's own network: links are made directly inside the namespaces, and all traffic stays there. When the
@@ -7,6 +7,7 @@
 //!
 //! Everything blocks; tests are plain functions. Programs and namespaces need root.
 
+mod bird;
 mod capture;
 mod dnsmasq;
 mod error;
@@ -21,6 +22,7 @@ mod swan;
 mod swan_config;
 mod transfer;
 
+pub use bird::Bird;
 pub use capture::{Capture, tshark};
 pub use dnsmasq::{Dnsmasq, DnsmasqConfig};
 pub use error::{LabError, Result};

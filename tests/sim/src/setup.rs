@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand_chacha::ChaCha20Rng;
 use ropewalk_gateway::{CookiePolicy, Psk, Settings, User};
 use ropewalk_ike::auth::{ClientCertificate, TrustAnchors};
+use ropewalk_ike::exchange::child::Mode;
 use ropewalk_ike::exchange::config::{AddressRequest, GatewayIdentity, InitiatorConfig, LocalAuth};
 use ropewalk_ike::exchange::lifetime::Lifetimes;
 use ropewalk_ike::proposal::{IkeProposal, default_esp_proposals, default_ike_proposals};
@@ -99,6 +100,7 @@ impl Setup {
                 trust_anchors: if auth == Auth::Psk { TrustAnchors::default() } else { root() },
             },
             request: AddressRequest { ipv4: Some(None), ipv6: Some(None) },
+            mode: Mode::Tunnel,
             ts_i: everything.clone(),
             ts_r: everything,
             mobike: true,

@@ -250,8 +250,22 @@ impl World {
         if theirs.spi_out != ours.spi_in || theirs.suite != ours.suite {
             return Err("SPIs or suites differ".to_owned());
         }
-        if theirs.ts_local != ours.ts_remote || theirs.ts_remote != ours.ts_local {
-            return Err("traffic selectors differ".to_owned());
+        match (ours.outer(), theirs.outer()) {
+            (None, None) if theirs.ts_local != ours.ts_remote || theirs.ts_remote != ours.ts_local => {
+                return Err("traffic selectors differ".to_owned());
+            }
+            (None, None) => {}
+            // In transport mode each end names the addresses that it sees.
+            (Some((local, remote)), Some((gateway, client))) => {
+                let seen = self.gateway_children.get(&ours.spi_out).map(|(.., back)| back.remote.ip());
+                if (local, remote) != (path.local.ip(), path.remote.ip()) {
+                    return Err(format!("the client's end is bound to {local} and {remote}"));
+                }
+                if gateway != path.remote.ip() || Some(client) != seen {
+                    return Err(format!("the gateway's end is bound to {gateway} and {client}"));
+                }
+            }
+            (Some(_), None) | (None, Some(_)) => return Err("modes differ".to_owned()),
         }
         one_way(ours, theirs)?;
         let (now, spi, address) = (self.now, theirs.spi_in, first_address(theirs));

@@ -7,27 +7,26 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::duplicates::Duplicates;
 use super::parked::{Parked, ParkingLot};
+use super::port::Port;
 use super::pump::{Command, Shared};
 use super::rate::RateLimit;
 use super::receive::{self, Batch, Received};
 use super::socket::Socket;
 use super::sys::{self, Epoll, Ready};
-use super::tun::Tun;
 use crate::config::Keepalive;
 use crate::counters::AtomicSaCounters;
 use crate::esp::{
     Encapsulated, InboundSa, KEEPALIVE, NEXT_HEADER_IPV4, NEXT_HEADER_IPV6, OpenError, classify,
 };
 use crate::event::{Event, IkeDatagram};
-use crate::packet::coalesce::{Coalescer, Joining};
+use crate::packet::coalesce::Coalescer;
 use crate::packet::flow::is_worth_a_copy;
 use crate::packet::ip::Ip;
 use crate::packet::vnet::VNET_LEN;
@@ -53,6 +52,10 @@ pub(super) struct Entry {
     sa: InboundSa,
     sources: Vec<Selector>,
     destinations: Vec<Selector>,
+    /// The only outer addresses: ours, the peer's.
+    outer: Option<(IpAddr, IpAddr)>,
+    /// Where its packets go.
+    port: Arc<Port>,
     peer: Option<(SocketId, SocketAddr)>,
     /// Who sends, when there are many, and when that was said last.
     senders: Vec<(SocketAddr, u64)>,
@@ -60,10 +63,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(spec: InboundSpec) -> Self {
-        let InboundSpec { sa, sources, destinations, peer } = spec;
+    pub(super) fn new(spec: InboundSpec, port: Arc<Port>) -> Self {
+        let InboundSpec { sa, sources, destinations, outer, device: _, peer } = spec;
+        let outer = outer.map(|(ours, theirs)| (ours.to_canonical(), theirs.to_canonical()));
         let senders = Vec::with_capacity(if sa.window().is_none() { MAX_SENDERS } else { 0 });
-        Self { sa, sources, destinations, peer, senders, counters: Arc::default() }
+        Self { sa, sources, destinations, outer, port, peer, senders, counters: Arc::default() }
     }
 
     pub(super) const fn spi(&self) -> u32 {
@@ -82,6 +86,11 @@ impl Entry {
         let place = known.or_else(oldest).and_then(|at| self.senders.get_mut(at));
         let place = place.filter(|(_, said)| now >= *said + SENDER_SAID_EVERY);
         place.map(|place| *place = (sender, now)).is_some()
+    }
+
+    /// Whether a packet with these outer addresses can be the SA's.
+    fn is_from(&self, local: IpAddr, remote: IpAddr) -> bool {
+        self.outer.is_none_or(|outer| outer == (local.to_canonical(), remote.to_canonical()))
     }
 
     /// Whether both ends of an inner packet are what was agreed.
@@ -127,7 +136,8 @@ struct Polled {
 /// The state that packets change, apart from the receive buffers, so that both can be borrowed at once.
 struct Inbound {
     shared: Arc<Shared>,
-    tun: Arc<Tun>,
+    /// Where what was gathered goes.
+    port: Arc<Port>,
     spis: SpiMap,
     coalescer: Coalescer,
     /// While copies are expected.
@@ -148,12 +158,12 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
-    pub(super) fn new(shared: Arc<Shared>, tun: Arc<Tun>) -> io::Result<Self> {
+    pub(super) fn new(shared: Arc<Shared>, port: Arc<Port>) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         epoll.add(shared.rx_wake.as_fd(), WAKE)?;
         let inbound = Inbound {
             shared,
-            tun,
+            port,
             spis: SpiMap::default(),
             coalescer: Coalescer::with_capacity(GATHERED),
             duplicates: None,
@@ -323,8 +333,10 @@ impl Inbound {
         while let Some(spi) = self.added.pop() {
             let now = sys::boottime_nanos();
             for Parked { socket, message, mut bytes, .. } in self.parked.take(spi, now) {
-                let Some((inner, ip)) = self.esp(&socket, &message, &mut bytes, spi, now) else { continue };
-                let joining = self.tun.joining();
+                let opened = self.esp(&socket, &message, &mut bytes, spi, now);
+                let Some((inner, ip, port)) = opened else { continue };
+                self.port = port.unwrap_or_else(|| Arc::clone(&self.port));
+                let joining = self.port.tun.joining();
                 self.coalescer.push(&bytes, inner, &ip, joining);
                 self.write(&mut bytes);
             }
@@ -344,14 +356,13 @@ impl Inbound {
     /// Handles one batch from one socket.
     fn batch(&mut self, socket: &Arc<Socket>, buffer: &mut [u8], received: &[Received]) {
         let now = sys::boottime_nanos();
-        let joining = self.tun.joining();
         for message in received {
             let end = message.start + message.len;
             let mut start = message.start;
             // An empty datagram is one, too.
             loop {
                 let stop = end.min(start + message.segment);
-                self.datagram(socket, buffer, start..stop, message, now, joining);
+                self.datagram(socket, buffer, start..stop, message, now);
                 start = stop;
                 if start >= end {
                     break;
@@ -368,7 +379,6 @@ impl Inbound {
         range: std::ops::Range<usize>,
         message: &Received,
         now: u64,
-        joining: Joining,
     ) {
         self.shared.counters.rx_datagrams.add(1);
         let Some(datagram) = buffer.get_mut(range.clone()) else { return };
@@ -387,10 +397,14 @@ impl Inbound {
             Encapsulated::Keepalive => self.shared.counters.rx_keepalives.add(1),
             Encapsulated::Malformed => self.shared.counters.rx_malformed.add(1),
             Encapsulated::Esp { spi } => {
-                let Some((inner, ip)) = self.esp(socket, message, datagram, spi, now) else { return };
-                if !self.coalescer.has_room() {
+                let Some((inner, ip, port)) = self.esp(socket, message, datagram, spi, now) else { return };
+                if port.is_some() || !self.coalescer.has_room() {
                     self.write(buffer);
                 }
+                if let Some(port) = port {
+                    self.port = port;
+                }
+                let joining = self.port.tun.joining();
                 let inner = range.start + inner.start..range.start + inner.end;
                 self.coalescer.push(buffer, inner, &ip, joining);
             }
@@ -411,7 +425,8 @@ impl Inbound {
         }
     }
 
-    /// Opens one ESP packet where it stands; returns where in it the inner packet is, when that may be delivered.
+    /// Opens one ESP packet where it stands; returns where in it the inner packet is, when that may be delivered, and which
+    /// device gets it, when that is another one than before.
     fn esp(
         &mut self,
         socket: &Arc<Socket>,
@@ -419,7 +434,7 @@ impl Inbound {
         packet: &mut [u8],
         spi: u32,
         now: u64,
-    ) -> Option<(std::ops::Range<usize>, Ip)> {
+    ) -> Option<(std::ops::Range<usize>, Ip, Option<Arc<Port>>)> {
         if !self.spis.contains_key(&spi) {
             // It may have been added since this batch began.
             self.late_inbound(spi);
@@ -433,6 +448,12 @@ impl Inbound {
             }
             return None;
         };
+        // Bound to its outer addresses it is no other's, whatever the keys say, and no sign of life.
+        if !entry.is_from(socket.local(message.destination).ip(), message.remote.ip()) {
+            entry.counters.refused.add(1);
+            self.shared.counters.rx_refused.add(1);
+            return None;
+        }
         let opened = match entry.sa.open(packet) {
             Ok(opened) => opened,
             Err(OpenError::Replayed | OpenError::OutsideWindow) => {
@@ -502,10 +523,11 @@ impl Inbound {
             ip.tos = tos;
         }
         if self.shared.config.clamp_mss {
-            mss::clamp(inner, &ip, usize::from(self.shared.inner_mtu.load(Ordering::Relaxed)), false);
+            mss::clamp(inner, &ip, usize::from(entry.port.inner_mtu()), false);
         }
         entry.counters.add(1, inner.len() as u64);
-        Some((start..start + ip.total_len, ip))
+        let port = (!Arc::ptr_eq(&entry.port, &self.port)).then(|| Arc::clone(&entry.port));
+        Some((start..start + ip.total_len, ip, port))
     }
 
     /// Takes an SA out of the commands that wait, the others staying for their turn.
@@ -523,7 +545,7 @@ impl Inbound {
             let counters = &self.shared.counters;
             let slices = self.coalescer.slices(index).filter_map(|range| buffer.get(range));
             counters.rx_syscalls.add(1);
-            match self.tun.write(&vnet, slices) {
+            match self.port.tun.write(&vnet, slices) {
                 Ok(_) => {
                     counters.rx_packets.add(packets);
                     counters.rx_bytes.add(bytes);
@@ -549,7 +571,7 @@ impl Inbound {
         let mut written = 0;
         self.coalescer.take_apart(buffer, index, |packet| {
             counters.rx_syscalls.add(1);
-            if self.tun.write(&[0; VNET_LEN], std::iter::once(packet)).is_ok() {
+            if self.port.tun.write(&[0; VNET_LEN], std::iter::once(packet)).is_ok() {
                 written += 1;
                 counters.rx_packets.add(1);
                 counters.rx_bytes.add(packet.len() as u64);
@@ -558,7 +580,7 @@ impl Inbound {
             }
         });
         if written > 0 && sys::errno(refused) == libc::EINVAL {
-            self.tun.degrade(self.coalescer.is_udp(index), refused);
+            self.port.tun.degrade(self.coalescer.is_udp(index), refused);
         }
     }
 }

@@ -7,6 +7,7 @@ mod egress;
 mod inbound;
 mod outbound;
 mod parked;
+mod port;
 mod pump;
 mod queue;
 mod rate;

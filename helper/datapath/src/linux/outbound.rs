@@ -9,10 +9,11 @@ use std::sync::atomic::Ordering;
 
 use super::batch::Batch;
 use super::egress::{Flows, Resolved};
+use super::port::Port;
 use super::pump::Shared;
 use super::rate::RateLimit;
 use super::sys;
-use super::tun::{READ_LEN, Tun};
+use super::tun::READ_LEN;
 use crate::esp::{NEXT_HEADER_IPV4, NEXT_HEADER_IPV6};
 use crate::event::Event;
 use crate::packet::ecn::outer_tos;
@@ -30,7 +31,7 @@ const MOST_BATCHES: usize = 16;
 
 pub(super) struct Sender {
     shared: Arc<Shared>,
-    tun: Arc<Tun>,
+    port: Arc<Port>,
     read: Vec<u8>,
     /// One for each socket in use at the same time.
     batches: Vec<Batch>,
@@ -40,10 +41,10 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    pub(super) fn new(shared: Arc<Shared>, tun: Arc<Tun>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, port: Arc<Port>) -> Self {
         Self {
             shared,
-            tun,
+            port,
             read: vec![0; READ_LEN],
             batches: Vec::with_capacity(MOST_BATCHES),
             flows: Flows::new(),
@@ -55,7 +56,7 @@ impl Sender {
     pub(super) fn run(mut self) {
         while !self.shared.stopped() {
             self.shared.counters.tx_syscalls.add(1);
-            match self.tun.read(&mut self.read) {
+            match self.port.tun.read(&mut self.read) {
                 Ok(len) => {
                     self.packet(len);
                     if self.batches.iter().map(Batch::used).sum::<usize>() >= ENOUGH {
@@ -78,9 +79,10 @@ impl Sender {
     fn wait(&self) -> bool {
         self.shared.counters.tx_syscalls.add(1);
         let wake = self.shared.tx_wake.as_fd();
-        match sys::poll([(self.tun.as_fd(), libc::POLLIN), (wake, libc::POLLIN)], None) {
+        match sys::poll([(self.port.tun.as_fd(), libc::POLLIN), (wake, libc::POLLIN)], None) {
             Ok([tun, woken]) => {
-                if woken != 0 {
+                // The end is for all sending threads to see.
+                if woken != 0 && !self.shared.stopped() {
                     self.shared.tx_wake.clear();
                 }
                 if tun & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0 {
@@ -112,7 +114,7 @@ impl Sender {
 
     /// `None`: not an IP packet, or not as its vnet header says.
     fn handle(&mut self, read: &mut [u8]) -> Option<()> {
-        let (vnet, packet) = if self.tun.has_vnet_hdr() {
+        let (vnet, packet) = if self.port.tun.has_vnet_hdr() {
             let (header, packet) = read.split_first_chunk_mut::<VNET_LEN>()?;
             (Vnet::parse(header)?, packet)
         } else {
@@ -120,7 +122,7 @@ impl Sender {
         };
         let ip = Ip::parse(packet)?;
         let packet = packet.get_mut(..ip.total_len)?;
-        let table = self.shared.egress.load();
+        let table = self.port.egress.load();
         let Some(ways) = table.lookup(ip.destination) else {
             self.shared.counters.tx_no_egress.add(1);
             // Groups are the system's own chatter.
@@ -129,7 +131,7 @@ impl Sender {
             }
             return Some(());
         };
-        let mtu = self.shared.inner_mtu.load(Ordering::Relaxed);
+        let mtu = self.port.inner_mtu();
         let segmentation = match vnet.gso {
             Some((kind, size)) => Some(Segmentation::new(packet, &ip, kind, size)?),
             None => None,
@@ -169,7 +171,7 @@ impl Sender {
         let mut out = [0; too_big::LONGEST];
         let Some(len) = too_big::answer(packet, ip, mtu, &mut out) else { return };
         self.shared.counters.tx_syscalls.add(1);
-        let _ = self.tun.write(&[0; VNET_LEN], std::iter::once(out.get(..len).unwrap_or_default()));
+        let _ = self.port.tun.write(&[0; VNET_LEN], std::iter::once(out.get(..len).unwrap_or_default()));
     }
 
     fn seal_one(&mut self, egress: &Arc<Resolved>, packet: &[u8], ip: &Ip) {

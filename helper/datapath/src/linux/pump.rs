@@ -3,16 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use super::egress::{Resolved, Table, Ways};
 use super::inbound::{self, Entry};
 use super::outbound;
+use super::port::Port;
 use super::queue::{EventReceiver, Queues, lock};
 use super::socket::Socket;
 use super::sys::Wake;
@@ -21,18 +21,16 @@ use crate::carriage::Carriage;
 use crate::config::{Config, Framing, Keepalive, TunFd};
 use crate::counters::{AtomicCounters, Counters};
 use crate::error::DataPathError;
-use crate::sa::{Egress, InboundHandle, InboundSpec, SocketId};
+use crate::sa::{DeviceId, Egress, InboundHandle, InboundSpec, SocketId};
 
 /// What the threads and the handle share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) stop: AtomicBool,
-    pub(super) inner_mtu: AtomicU16,
-    pub(super) egress: ArcSwap<Table>,
     pub(super) counters: AtomicCounters,
     pub(super) queues: Arc<Queues>,
-    /// Wakes the sending thread.
+    /// Wakes the sending threads, in the end.
     pub(super) tx_wake: Wake,
     /// Wakes the receiving thread.
     pub(super) rx_wake: Wake,
@@ -99,7 +97,9 @@ pub(crate) struct Pump {
     sockets: Mutex<HashMap<SocketId, Arc<Socket>>>,
     next_socket: AtomicU32,
     inbound: Mutex<HashSet<u32>>,
-    threads: Vec<JoinHandle<()>>,
+    /// The devices, the main one first; their places are their numbers.
+    ports: Mutex<Vec<Arc<Port>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 fn failed(doing: &'static str) -> impl Fn(io::Error) -> DataPathError {
@@ -110,11 +110,8 @@ impl Pump {
     pub(crate) fn start(tun: TunFd, config: Config) -> Result<(Self, EventReceiver), DataPathError> {
         let queues = Queues::new(config.ike_queue, config.event_queue).map_err(failed("make an eventfd"))?;
         let queues = Arc::new(queues);
-        let tun = Arc::new(Tun::new(tun, config.offloads).map_err(failed("set up the TUN device"))?);
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
-            inner_mtu: AtomicU16::new(config.inner_mtu),
-            egress: ArcSwap::from_pointee(Table::default()),
             counters: AtomicCounters::default(),
             queues: Arc::clone(&queues),
             tx_wake: Wake::new().map_err(failed("make an eventfd"))?,
@@ -123,25 +120,46 @@ impl Pump {
             has_commands: AtomicBool::new(false),
             config,
         });
-        let mut pump = Self {
+        let pump = Self {
             shared: Arc::clone(&shared),
             sockets: Mutex::default(),
             next_socket: AtomicU32::new(0),
             inbound: Mutex::default(),
-            threads: Vec::new(),
+            ports: Mutex::default(),
+            threads: Mutex::default(),
         };
         // From here on dropping `pump` stops what was started.
-        let sender = outbound::Sender::new(Arc::clone(&shared), Arc::clone(&tun));
-        let receiver = inbound::Receiver::new(Arc::clone(&shared), tun).map_err(failed("make an epoll"))?;
-        pump.spawn("tx", move || sender.run())?;
+        let main = pump.add_device(tun)?;
+        let receiver =
+            inbound::Receiver::new(Arc::clone(&shared), pump.port(main)?).map_err(failed("make an epoll"))?;
         pump.spawn("rx", move || receiver.run())?;
         Ok((pump, EventReceiver::new(queues)))
     }
 
-    fn spawn(&mut self, what: &str, run: impl FnOnce() + Send + 'static) -> Result<(), DataPathError> {
+    pub(crate) fn add_device(&self, tun: TunFd) -> Result<DeviceId, DataPathError> {
+        let config = &self.shared.config;
+        let tun = Tun::new(tun, config.offloads).map_err(failed("set up the TUN device"))?;
+        let port = Arc::new(Port::new(tun, config.inner_mtu));
+        let mut ports = lock(&self.ports);
+        let device = DeviceId(u32::try_from(ports.len()).unwrap_or(u32::MAX));
+        ports.push(Arc::clone(&port));
+        drop(ports);
+        let sender = outbound::Sender::new(Arc::clone(&self.shared), port);
+        let name = if device == DeviceId::MAIN { "tx".to_owned() } else { format!("tx{}", device.0) };
+        self.spawn(&name, move || sender.run())?;
+        Ok(device)
+    }
+
+    fn port(&self, device: DeviceId) -> Result<Arc<Port>, DataPathError> {
+        let at = usize::try_from(device.0).ok();
+        let port = at.and_then(|at| lock(&self.ports).get(at).cloned());
+        port.ok_or(DataPathError::UnknownDevice(device))
+    }
+
+    fn spawn(&self, what: &str, run: impl FnOnce() + Send + 'static) -> Result<(), DataPathError> {
         let name = format!("{}-{what}", self.shared.config.name);
         let thread = thread::Builder::new().name(name).spawn(run).map_err(failed("start a thread"))?;
-        self.threads.push(thread);
+        lock(&self.threads).push(thread);
         Ok(())
     }
 
@@ -161,7 +179,9 @@ impl Pump {
     pub(crate) fn remove_socket(&self, id: SocketId) -> Result<(), DataPathError> {
         let mut sockets = lock(&self.sockets);
         sockets.remove(&id).ok_or(DataPathError::UnknownSocket(id))?;
-        self.change_egress(|table| table.remove_socket(id));
+        for port in lock(&self.ports).iter() {
+            change_egress(port, |table| table.remove_socket(id));
+        }
         self.shared.command(Command::RemoveSocket(id));
         Ok(())
     }
@@ -193,11 +213,11 @@ impl Pump {
         if self.shared.stopped() {
             return Err(DataPathError::Stopped);
         }
-        let spi = spec.sa.spi();
+        let (spi, port) = (spec.sa.spi(), self.port(spec.device)?);
         if !lock(&self.inbound).insert(spi) {
             return Err(DataPathError::DuplicateSpi(spi));
         }
-        let entry = Entry::new(spec);
+        let entry = Entry::new(spec, port);
         let handle = InboundHandle { spi, counters: Arc::clone(&entry.counters) };
         self.shared.command(Command::AddInbound(Box::new(entry)));
         Ok(handle)
@@ -211,10 +231,15 @@ impl Pump {
         known
     }
 
-    pub(crate) fn set_default(&self, carriage: Option<Carriage>) -> Result<(), DataPathError> {
+    pub(crate) fn set_default(
+        &self,
+        device: DeviceId,
+        carriage: Option<Carriage>,
+    ) -> Result<(), DataPathError> {
+        let port = self.port(device)?;
         let sockets = lock(&self.sockets);
         let ways = resolve(&sockets, carriage)?;
-        self.change_egress(|table| table.set_default(ways));
+        change_egress(&port, |table| table.set_default(ways));
         Ok(())
     }
 
@@ -223,9 +248,10 @@ impl Pump {
         destination: IpNet,
         carriage: Option<Carriage>,
     ) -> Result<(), DataPathError> {
+        let port = self.port(DeviceId::MAIN)?;
         let sockets = lock(&self.sockets);
         let ways = resolve(&sockets, carriage)?;
-        self.change_egress(|table| table.set_route(destination, ways));
+        change_egress(&port, |table| table.set_route(destination, ways));
         Ok(())
     }
 
@@ -233,21 +259,23 @@ impl Pump {
         self.shared.command(Command::ExpectCopies(expected));
     }
 
-    /// Replaces the table by a changed copy. Callers hold the lock of `sockets`, so that one change does not undo another
-    /// and no socket is removed in between.
-    fn change_egress(&self, change: impl FnOnce(&mut Table)) {
-        let mut table = Table::clone(&self.shared.egress.load());
-        change(&mut table);
-        self.shared.egress.store(Arc::new(table));
-    }
-
-    pub(crate) fn set_inner_mtu(&self, mtu: u16) {
-        self.shared.inner_mtu.store(mtu, Ordering::Relaxed);
+    pub(crate) fn set_inner_mtu(&self, device: DeviceId, mtu: u16) {
+        if let Ok(port) = self.port(device) {
+            port.set_inner_mtu(mtu);
+        }
     }
 
     pub(crate) fn counters(&self) -> Counters {
         self.shared.counters.read()
     }
+}
+
+/// Replaces a table by a changed copy. Callers hold the lock of `sockets`, so that one change does not undo another and no
+/// socket is removed in between.
+fn change_egress(port: &Port, change: impl FnOnce(&mut Table)) {
+    let mut table = Table::clone(&port.egress.load());
+    change(&mut table);
+    port.egress.store(Arc::new(table));
 }
 
 fn resolve(
@@ -268,7 +296,7 @@ impl Drop for Pump {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.tx_wake.wake();
         self.shared.rx_wake.wake();
-        for thread in self.threads.drain(..) {
+        for thread in lock(&self.threads).drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a data path thread panicked");
             }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use ropewalk_datapath::esp::{EspSuite, InboundSa, OutboundSa};
 use ropewalk_datapath::{
-    Config, DataPath, Egress, EventReceiver, Framing, InboundHandle, InboundSpec, OutboundHandle, Selector,
-    SocketId, TunFd,
+    Config, DataPath, DeviceId, Egress, EventReceiver, Framing, InboundHandle, InboundSpec, OutboundHandle,
+    Selector, SocketId, TunFd,
 };
 
 pub const TUN: &str = "rw0";
@@ -169,6 +169,8 @@ pub fn any_inbound(spi: u32, suite: EspSuite) -> InboundSpec {
         sa: inbound(spi, suite),
         sources: Selector::everything(),
         destinations: Selector::everything(),
+        outer: None,
+        device: DeviceId::MAIN,
         peer: None,
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ropewalk_datapath::esp::SequenceCounter;
 use ropewalk_datapath::{
-    Config, DataPath, Egress, Event, Framing, InboundHandle, InboundSpec, OutboundHandle, Selector,
+    Config, DataPath, DeviceId, Egress, Event, Framing, InboundHandle, InboundSpec, OutboundHandle, Selector,
 };
 
 use crate::lab::{
@@ -169,6 +169,8 @@ fn many_clients_on_one_device_each_get_their_own() {
             sa: inbound(spi_in, aes_gcm()),
             sources: vec![Selector::host(address.parse().unwrap())],
             destinations: Selector::everything(),
+            outer: None,
+            device: DeviceId::MAIN,
             peer: Some((socket, udp.local_addr().unwrap())),
         };
         path.add_inbound(spec).unwrap();

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use ropewalk_datapath::esp::{InboundSa, OutboundSa};
 use ropewalk_datapath::{
-    Config, DataPath, Egress, Event, EventReceiver, Framing, InboundHandle, InboundSpec, OutboundHandle,
-    Selector, SocketId,
+    Config, DataPath, DeviceId, Egress, Event, EventReceiver, Framing, InboundHandle, InboundSpec,
+    OutboundHandle, Selector, SocketId,
 };
 
 use crate::lab::{Namespace, aes_gcm, inbound, outbound};
@@ -59,6 +59,8 @@ impl Rig {
                 Selector::host("10.99.0.1".parse().unwrap()),
                 Selector::host("fd99::1".parse().unwrap()),
             ],
+            outer: None,
+            device: DeviceId::MAIN,
             peer: Some((socket, udp.local_addr().unwrap())),
         };
         let inbound_handle = path.add_inbound(spec).unwrap();

@@ -3,6 +3,8 @@
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
+use super::nat::NatSituation;
+use super::{Path, transport};
 use crate::crypto::{ChildKeys, IkeCipher, Prf};
 use crate::error::PeerMisbehaved;
 use crate::proposal::{ChosenEsp, EspProposal, esp_offer, validate_esp_answer};
@@ -17,6 +19,17 @@ pub enum Mode {
     Tunnel,
     /// The payload of packets between the two ends.
     Transport,
+}
+
+impl Mode {
+    /// What a message says of it.
+    #[must_use]
+    pub fn payloads(self) -> Vec<Payload> {
+        match self {
+            Self::Tunnel => Vec::new(),
+            Self::Transport => vec![Payload::Notify(Notify::status(NotifyType::UseTransportMode))],
+        }
+    }
 }
 
 /// The keys of one direction.
@@ -133,13 +146,17 @@ impl ChildOffer {
         Self { spi_in, proposals: esp_offer(proposals, spi_in, true), ts_i, ts_r, mode: Mode::Tunnel }
     }
 
-    /// The payloads of the request: SA, TSi, TSr.
+    /// Asks for transport mode between the ends of this path, for IP in IP.
+    pub fn put_between(&mut self, path: Path) {
+        self.mode = Mode::Transport;
+        self.ts_i = transport::selectors(path.local.ip());
+        self.ts_r = transport::selectors(path.remote.ip());
+    }
+
+    /// The payloads of the request: USE_TRANSPORT_MODE if wanted, SA, TSi, TSr.
     #[must_use]
     pub fn payloads(&self) -> Vec<Payload> {
-        let mut payloads = Vec::new();
-        if self.mode == Mode::Transport {
-            payloads.push(Payload::Notify(Notify::status(NotifyType::UseTransportMode)));
-        }
+        let mut payloads = self.mode.payloads();
         payloads.extend([
             Payload::Sa(SecurityAssociation { proposals: self.proposals.clone() }),
             Payload::TsI(self.ts_i.clone()),
@@ -166,13 +183,15 @@ impl ChildOffer {
         Ok((suite, spi_out))
     }
 
-    /// The CHILD_SA that the answer in `payloads` makes of this offer.
+    /// The CHILD_SA that the answer in `payloads` makes of this offer; `nat` is where NATs are, which changes what transport
+    /// mode's selectors mean.
     ///
     /// # Errors
     /// The answer is not one to what was offered.
     pub fn accept(
         &self,
         payloads: &[Payload],
+        nat: NatSituation,
         prf: Prf,
         sk_d: &[u8],
         shared_secret: Option<&[u8]>,
@@ -191,8 +210,13 @@ impl ChildOffer {
                 _ => {}
             }
         }
-        let ts_local = ts_local.ok_or(PeerMisbehaved::MissingPayload { what: "the TSi payload" })?;
-        let ts_remote = ts_remote.ok_or(PeerMisbehaved::MissingPayload { what: "the TSr payload" })?;
+        let mut ts_local = ts_local.ok_or(PeerMisbehaved::MissingPayload { what: "the TSi payload" })?;
+        let mut ts_remote = ts_remote.ok_or(PeerMisbehaved::MissingPayload { what: "the TSr payload" })?;
+        if self.mode == Mode::Transport {
+            let ends = transport::only_address(&self.ts_i).zip(transport::only_address(&self.ts_r));
+            let seen = ends.and_then(|ends| transport::seen_from_here(&ts_local, &ts_remote, nat, ends));
+            (ts_local, ts_remote) = seen.ok_or(PeerMisbehaved::SelectorsNotNarrowed)?;
+        }
         if !self.ts_i.covers(&ts_local) || !self.ts_r.covers(&ts_remote) {
             return Err(PeerMisbehaved::SelectorsNotNarrowed);
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::child::Mode;
 use super::lifetime::Lifetimes;
 use crate::auth::credential::ClientCertificate;
 use crate::auth::pki::TrustAnchors;
@@ -78,6 +79,9 @@ pub struct InitiatorConfig {
     pub gateway: GatewayIdentity,
     /// The inner addresses to ask for.
     pub request: AddressRequest,
+    /// The mode of CHILD_SAs. In transport mode they are for IP in IP between the outer addresses (RFC 3884), and the
+    /// selectors below are not looked at.
+    pub mode: Mode,
     /// Our side's traffic selectors to propose.
     pub ts_i: TrafficSelectors,
     /// The gateway's side.

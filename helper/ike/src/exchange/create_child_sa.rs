@@ -5,10 +5,12 @@
 
 use rand_core::CryptoRng;
 
+use super::Path;
 use super::child::{ChildOffer, ChildSa, Mode, derive, random_spi};
 use super::rekey_child::Rival;
 use super::renewal::MAX_CHILDREN;
 use super::sa::{IkeSa, Task, error_answer};
+use super::transport;
 use crate::crypto::{DhGroup, KeyPair};
 use crate::error::PeerMisbehaved;
 use crate::proposal::{ChildExchange, EspProposal, select_esp};
@@ -30,6 +32,8 @@ pub struct ChildPolicy {
     pub ts_local: TrafficSelectors,
     /// The peer's side.
     pub ts_remote: TrafficSelectors,
+    /// Their mode. In transport mode the selectors are the addresses in use, whatever stands above.
+    pub mode: Mode,
 }
 
 /// What a CHILD_SA is asked for.
@@ -41,6 +45,8 @@ pub(super) enum Purpose {
     Rekey(u32),
     /// The same, when the peer does not know that one any more.
     InsteadOf(u32),
+    /// To take the place of all, which are of no use between the addresses that are in use now.
+    AfterMove,
 }
 
 /// A CHILD_SA that we are asking for.
@@ -59,7 +65,8 @@ impl PendingChild {
     /// Asks for what `policy` allows; the first group of its first proposal gives a key exchange of its own.
     pub fn new(policy: &ChildPolicy, rng: &mut dyn CryptoRng) -> Self {
         let ts_i = policy.ts_local.clone();
-        let offer = ChildOffer::with_groups(&policy.proposals, ts_i, policy.ts_remote.clone(), rng);
+        let mut offer = ChildOffer::with_groups(&policy.proposals, ts_i, policy.ts_remote.clone(), rng);
+        offer.mode = policy.mode;
         let first = offer.proposals.first().and_then(|first| first.of_type(TransformType::Group).next());
         let group = first.and_then(|transform| DhGroup::from_iana(transform.id));
         let key = group.map(|group| KeyPair::generate(group, rng));
@@ -72,6 +79,13 @@ impl PendingChild {
         Self { purpose, ..self }
     }
 
+    /// It is asked for by this path: in transport mode that is what it is between.
+    pub(super) fn goes_out_by(&mut self, path: Path) {
+        if self.offer.mode == Mode::Transport {
+            self.offer.put_between(path);
+        }
+    }
+
     pub(super) fn nonce(&self) -> &[u8] {
         &self.nonce
     }
@@ -79,7 +93,7 @@ impl PendingChild {
     /// Whether it is to take the place of this CHILD_SA.
     pub(super) fn is_about(&self, spi_in: u32) -> bool {
         match self.purpose {
-            Purpose::Further => false,
+            Purpose::Further | Purpose::AfterMove => false,
             Purpose::Rekey(old) | Purpose::InsteadOf(old) => old == spi_in,
         }
     }
@@ -171,7 +185,13 @@ impl IkeSa {
             }
             Err(misbehaved) => {
                 // The peer believes in a CHILD_SA that we cannot use.
-                self.child_refused(now, &pending, NotifyType::InvalidSyntax, rng);
+                let declined = misbehaved == PeerMisbehaved::WrongMode;
+                let refusal = if declined { NotifyType::UseTransportMode } else { NotifyType::InvalidSyntax };
+                self.child_refused(now, &pending, refusal, rng);
+                if declined {
+                    // Another mode than was asked for is to be deleted (section 1.3.1).
+                    self.tasks.push_back(Task::Inform(vec![Self::delete_payload(&[spi_in])]));
+                }
                 tracing::warn!(spi_in, %misbehaved, "the answer to our CHILD_SA request cannot be used");
                 Err(misbehaved)
             }
@@ -203,7 +223,7 @@ impl IkeSa {
         };
         let shared_secret = shared_secret.as_ref().map(|secret| secret.as_slice());
         let nonces = (pending.nonce.as_slice(), nonce);
-        let child = pending.offer.accept(payloads, self.prf, &self.sk_d, shared_secret, nonces)?;
+        let child = pending.offer.accept(payloads, self.nat, self.prf, &self.sk_d, shared_secret, nonces)?;
         Ok((child, nonce.to_vec()))
     }
 
@@ -258,6 +278,7 @@ impl IkeSa {
         if let Some(old) = old {
             self.peer_rekeyed(now, old, new, request.nonce.min(&nonce));
         }
+        self.carry_if_moved(new);
         Ok(answer)
     }
 
@@ -270,8 +291,8 @@ impl IkeSa {
         request: &Request<'_>,
         rng: &mut dyn CryptoRng,
     ) -> Result<(ChildSa, Vec<u8>, Vec<Payload>), Refusal> {
-        if request.mode == Mode::Transport {
-            // Not policy here: the peer then gets tunnel mode or nothing (RFC 7296 section 1.3.1).
+        if request.mode != self.policy.mode {
+            // Not policy here: the peer then gets nothing (RFC 7296 section 1.3.1).
             return Err(Refusal::plain(NotifyType::NoProposalChosen));
         }
         let spi_in = random_spi(rng);
@@ -280,10 +301,18 @@ impl IkeSa {
         else {
             return Err(Refusal::plain(NotifyType::NoProposalChosen));
         };
-        let ts_local = request.ts_r.narrow(&self.policy.ts_local);
-        let ts_remote = request.ts_i.narrow(&self.policy.ts_remote);
+        let unacceptable = || Refusal::plain(NotifyType::TsUnacceptable);
+        let (ts_local, ts_remote) = match request.mode {
+            Mode::Tunnel => {
+                let ts_local = request.ts_r.narrow(&self.policy.ts_local);
+                (ts_local, request.ts_i.narrow(&self.policy.ts_remote))
+            }
+            Mode::Transport => {
+                transport::agreed(request.ts_r, request.ts_i, self.nat, self.path).ok_or_else(unacceptable)?
+            }
+        };
         if ts_local.selectors.is_empty() || ts_remote.selectors.is_empty() {
-            return Err(Refusal::plain(NotifyType::TsUnacceptable));
+            return Err(unacceptable());
         }
         let mut nonce = vec![0; NONCE_LEN];
         rng.fill_bytes(&mut nonce);
@@ -302,10 +331,11 @@ impl IkeSa {
             return Err(Refusal::plain(NotifyType::NoProposalChosen));
         };
         proposal.spi = spi_in.to_be_bytes().to_vec();
-        let mut answer = vec![
+        let mut answer = request.mode.payloads();
+        answer.extend([
             Payload::Sa(SecurityAssociation { proposals: vec![proposal] }),
             Payload::Nonce(Nonce { data: nonce.clone() }),
-        ];
+        ]);
         answer.extend(
             key.map(|key| {
                 Payload::Ke(KeyExchange { group: key.group().iana(), data: key.public().to_vec() })

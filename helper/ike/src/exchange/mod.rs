@@ -34,6 +34,7 @@ pub mod rekey_ike;
 mod renewal;
 pub mod retransmit;
 pub mod sa;
+pub mod transport;
 pub mod version;
 
 use std::fmt;

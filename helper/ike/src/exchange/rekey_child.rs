@@ -26,7 +26,7 @@ impl IkeSa {
     /// Whether what this asks for is still of use when its turn comes.
     pub(super) fn is_wanted(&mut self, pending: &PendingChild) -> bool {
         match pending.purpose {
-            Purpose::Further => true,
+            Purpose::Further | Purpose::AfterMove => true,
             Purpose::Rekey(old) | Purpose::InsteadOf(old) => {
                 self.renewal.life(old).is_some_and(|life| life.successor.is_none())
             }
@@ -60,6 +60,12 @@ impl IkeSa {
                 self.carry(new);
                 return;
             }
+            Purpose::AfterMove => {
+                let old = self.carrying();
+                self.add_child(now, child, old, false);
+                self.replace_all(now, new);
+                return;
+            }
             Purpose::Rekey(old) | Purpose::InsteadOf(old) => old,
         };
         self.add_child(now, child, Some(old), false);
@@ -81,7 +87,9 @@ impl IkeSa {
         self.carry(new);
         match pending.purpose {
             Purpose::InsteadOf(_) => self.remove_child(now, old),
-            Purpose::Further | Purpose::Rekey(_) => self.tasks.push_back(Task::DeleteChildren(vec![old])),
+            Purpose::Further | Purpose::AfterMove | Purpose::Rekey(_) => {
+                self.tasks.push_back(Task::DeleteChildren(vec![old]));
+            }
         }
     }
 
@@ -94,7 +102,12 @@ impl IkeSa {
         rng: &mut dyn CryptoRng,
     ) {
         let old = match pending.purpose {
-            Purpose::Further => {
+            Purpose::AfterMove if notify == NotifyType::TemporaryFailure => {
+                self.renew_after_move_again(now);
+                self.put_off(now, rng);
+                return;
+            }
+            Purpose::Further | Purpose::AfterMove => {
                 self.events.push_back(SaEvent::ChildRefused(notify));
                 return;
             }

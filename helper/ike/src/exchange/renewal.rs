@@ -45,6 +45,8 @@ pub(super) struct Renewal {
     pub(super) put_off: PutOff,
     /// The peer gets no further SAs.
     pub(super) minimal: bool,
+    /// When a CHILD_SA in transport mode is asked for once more after a move.
+    pub(super) after_move: Option<Instant>,
 }
 
 impl Renewal {
@@ -69,6 +71,7 @@ impl Renewal {
             ids_low: false,
             put_off: PutOff::default(),
             minimal: false,
+            after_move: None,
         }
     }
 
@@ -148,7 +151,7 @@ impl IkeSa {
         let renewal = &self.renewal;
         let children = renewal.lives.iter().filter_map(|life| life.limits.next());
         let retired = renewal.retired.iter().map(|retired| retired.until);
-        children.chain(retired).chain(renewal.ike.next()).min()
+        children.chain(retired).chain(renewal.ike.next()).chain(renewal.after_move).min()
     }
 
     /// Queues what is due.
@@ -158,6 +161,9 @@ impl IkeSa {
             self.events.push_back(SaEvent::ChildDown { spi_in, spi_out });
         }
         self.watch_message_ids(now);
+        if self.renewal.after_move.take_if(|at| *at <= now).is_some() {
+            self.renew_after_move(rng);
+        }
         let (mut renew, mut delete, mut unrenewed) = (Vec::new(), Vec::new(), Vec::new());
         for life in &mut self.renewal.lives {
             if life.limits.take_hard(now) {
@@ -201,6 +207,7 @@ impl IkeSa {
             proposals: self.policy.proposals.clone(),
             ts_local: old.ts_local.clone(),
             ts_remote: old.ts_remote.clone(),
+            mode: old.mode,
         };
         let pending = PendingChild::new(&policy, rng).with_purpose(purpose);
         self.tasks.push_back(Task::CreateChild(Box::new(pending)));
@@ -294,6 +301,7 @@ impl IkeSa {
         heir.renewal.lives.append(&mut self.renewal.lives);
         heir.renewal.retired.append(&mut self.renewal.retired);
         heir.renewal.carrying = self.renewal.carrying.take();
+        heir.renewal.after_move = self.renewal.after_move.take();
         self.take_along(heir);
         for task in self.tasks.drain(..) {
             match task {

@@ -77,8 +77,13 @@ impl Netlink {
         explain(answer, || format!("removing {name}"), &[libc::ENODEV])
     }
 
-    pub(super) async fn add_address(&self, index: u32, address: &IpNet) -> Result<(), NetError> {
-        let message = address_message(index, address);
+    pub(super) async fn add_address(
+        &self,
+        index: u32,
+        address: &IpNet,
+        routed: bool,
+    ) -> Result<(), NetError> {
+        let message = address_message(index, address, routed);
         let answer =
             self.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE).await;
         // Kernels answer so when IPv6 is switched off for the device or altogether.
@@ -92,7 +97,7 @@ impl Netlink {
     }
 
     pub(super) async fn delete_address(&self, index: u32, address: &IpNet) -> Result<(), NetError> {
-        let message = address_message(index, address);
+        let message = address_message(index, address, false);
         let answer = self.change(RouteNetlinkMessage::DelAddress(message), 0).await;
         explain(
             answer,
@@ -103,20 +108,32 @@ impl Netlink {
 
     pub(super) async fn add_route(&self, index: u32, route: &Route) -> Result<(), NetError> {
         let message = route_message(index, route);
-        let answer = self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE).await;
-        explain(answer, || format!("adding the route to {}", route.net), &[])
+        // In a table of ours what is there is ours; in the main one nothing of others' is replaced.
+        let ours = super::plan::is_our_table(route.table);
+        let flags = NLM_F_CREATE | if ours { NLM_F_REPLACE } else { NLM_F_EXCL };
+        let answer = self.change(RouteNetlinkMessage::NewRoute(message), flags).await;
+        let there = [libc::EEXIST];
+        explain(
+            answer,
+            || format!("adding the route to {}", route.net),
+            if ours { &[] } else { there.as_slice() },
+        )
     }
 
     /// That there is no such route is no error, nor (IPv6, ENOENT) that there is no such table.
-    pub(super) async fn delete_route(&self, net: &IpNet, table: u32) -> Result<(), NetError> {
-        let mut message = route_header(net, table);
+    pub(super) async fn delete_route(&self, index: u32, route: &Route) -> Result<(), NetError> {
+        let mut message = route_header(&route.net, route.table);
+        if let Some(metric) = route.metric {
+            // Others may have a route to the same destination.
+            message.attributes.extend([RouteAttribute::Oif(index), RouteAttribute::Priority(metric)]);
+        }
         message.header.kind = RouteType::Unspec;
         message.header.scope = RouteScope::NoWhere;
         message.header.protocol = RouteProtocol::Unspec;
         let answer = self.change(RouteNetlinkMessage::DelRoute(message), 0).await;
         explain(
             answer,
-            || format!("removing the route to {net}"),
+            || format!("removing the route to {}", route.net),
             &[libc::ESRCH, libc::ENOENT, libc::ENODEV, libc::EAFNOSUPPORT, libc::EOPNOTSUPP],
         )
     }
@@ -281,15 +298,18 @@ fn refused(action: impl Into<String>, errno: i32) -> NetError {
     NetError::io(action, std::io::Error::from_raw_os_error(errno))
 }
 
-fn address_message(index: u32, address: &IpNet) -> AddressMessage {
+fn address_message(index: u32, address: &IpNet, routed: bool) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.index = index;
     message.header.family = family_of(&address.addr());
     message.header.prefix_len = address.prefix_len();
     message.attributes.push(AddressAttribute::Local(address.addr()));
     message.attributes.push(AddressAttribute::Address(address.addr()));
-    // No route by the prefix: routes are what the tunnel's table says. No duplicate detection: nobody would answer.
-    message.attributes.push(AddressAttribute::Flags(AddressFlags::Noprefixroute | AddressFlags::Nodad));
+    // No duplicate detection: nobody would answer. No route by the prefix, unless the interface is like any other: routes
+    // are what the tunnel's table says.
+    let mut flags = AddressFlags::Nodad;
+    flags.set(AddressFlags::Noprefixroute, !routed);
+    message.attributes.push(AddressAttribute::Flags(flags));
     message
 }
 
@@ -318,6 +338,9 @@ fn route_message(index: u32, route: &Route) -> RouteMessage {
         }
         Target::Throw => message.header.kind = RouteType::Throw,
         Target::Unreachable => message.header.kind = RouteType::Unreachable,
+    }
+    if let Some(metric) = route.metric {
+        message.attributes.push(RouteAttribute::Priority(metric));
     }
     if let Some(source) = route.source {
         message.attributes.push(RouteAttribute::PrefSource(source.into()));

@@ -272,10 +272,10 @@ impl Network {
     /// Adds what is in `new` but not in `old`.
     async fn add(&self, config: &TunnelConfig, old: &Plan, new: &Plan) -> Result<(), NetError> {
         let (name, index) = (&config.device.name, config.device.index);
-        sysctl::prepare_device(name, new.addresses.iter().any(|a| a.addr().is_ipv6()));
+        sysctl::prepare_device(name, new.addresses.iter().any(|a| a.addr().is_ipv6()), new.routed);
         self.netlink.link_up(name, index, new.mtu).await?;
         for address in new.addresses.difference(&old.addresses) {
-            self.netlink.add_address(index, address).await?;
+            self.netlink.add_address(index, address, new.routed).await?;
         }
         for route in new.routes.difference(&old.routes) {
             self.netlink.add_route(index, route).await?;
@@ -295,7 +295,7 @@ impl Network {
         // A route that only changed its source or kind was replaced.
         let kept: BTreeSet<(u32, &IpNet)> = new.routes.iter().map(|r| (r.table, &r.net)).collect();
         for route in old.routes.iter().filter(|r| !kept.contains(&(r.table, &r.net))) {
-            keep_first(&mut outcome, self.netlink.delete_route(&route.net, route.table).await);
+            keep_first(&mut outcome, self.netlink.delete_route(index, route).await);
         }
         for address in old.addresses.difference(&new.addresses) {
             keep_first(&mut outcome, self.netlink.delete_address(index, address).await);
@@ -436,7 +436,10 @@ impl Network {
             if plan::is_our_table(table)
                 && let Some(net) = netlink::destination_of(&route)
             {
-                keep_first(&mut outcome, self.netlink.delete_route(&net, table).await);
+                let route =
+                    plan::Route { net, table, target: plan::Target::Throw, source: None, metric: None };
+                // Without a metric the device does not count.
+                keep_first(&mut outcome, self.netlink.delete_route(0, &route).await);
             }
         }
         outcome

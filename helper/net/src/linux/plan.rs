@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use crate::{Family, InterfaceKind, NetError, Snapshot, TunnelConfig};
+use crate::{Family, InterfaceKind, LISTED_METRIC, NetError, Snapshot, TunnelConfig};
 
 /// How many tunnels may be up at once.
 pub(super) const SLOTS: u32 = 32;
@@ -69,6 +69,9 @@ pub(super) struct Route {
     pub table: u32,
     pub target: Target,
     pub source: Option<IpAddr>,
+    /// `None`: the kernel's default.
+    #[serde(default)]
+    pub metric: Option<u32>,
 }
 
 /// All that the kernel holds for one tunnel.
@@ -76,6 +79,9 @@ pub(super) struct Route {
 pub(super) struct Plan {
     pub mtu: u32,
     pub addresses: BTreeSet<IpNet>,
+    /// The device is an interface like any other: addresses come with the routes of their prefixes.
+    #[serde(default)]
+    pub routed: bool,
     pub routes: BTreeSet<Route>,
     pub rules: BTreeSet<Rule>,
 }
@@ -84,6 +90,9 @@ impl Plan {
     /// The plan of a tunnel in the given slot.
     pub(super) fn of(config: &TunnelConfig, slot: u32) -> Result<(Self, Vec<IpNet>), NetError> {
         check(config)?;
+        if config.routed {
+            return Ok((Self::of_interface(config), Vec::new()));
+        }
         let table = TABLE_BASE + slot;
         let source = |net: &IpNet| {
             let family = Family::of(net.addr());
@@ -113,11 +122,30 @@ impl Plan {
                 table,
                 target,
                 source: if target == Target::Device { source(&net) } else { None },
+                metric: None,
             })
             .collect();
         // Of two addresses of one subnet IPv4 removes the second with the first, so each is its own subnet.
         let addresses = config.addresses.iter().map(|net| IpNet::from(net.addr())).collect();
-        Ok((Plan { mtu: config.mtu, addresses, routes, rules }, blocked))
+        Ok((Plan { mtu: config.mtu, addresses, routed: false, routes, rules }, blocked))
+    }
+
+    /// The plan of an interface that routing daemons use.
+    fn of_interface(config: &TunnelConfig) -> Self {
+        let route = |net: &IpNet| Route {
+            net: net.trunc(),
+            table: MAIN_TABLE,
+            target: Target::Device,
+            source: None,
+            metric: Some(LISTED_METRIC),
+        };
+        Plan {
+            mtu: config.mtu,
+            addresses: config.addresses.iter().copied().collect(),
+            routed: true,
+            routes: config.routes.iter().map(route).collect(),
+            rules: BTreeSet::new(),
+        }
     }
 }
 
@@ -254,6 +282,17 @@ mod tests {
                 assert!(is_our_priority(rule.priority) && rule.priority < 32766, "{rule:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_routed_interface_has_no_rules_and_its_routes_are_in_the_main_table() {
+        let wanted = config(&["10.9.0.2/31", "fd00::2/127"], &["10.0.0.0/8", "0.0.0.0/0"], &[]);
+        let (plan, blocked) = Plan::of(&TunnelConfig { routed: true, ..wanted.clone() }, 3).unwrap();
+        assert!(plan.rules.is_empty() && blocked.is_empty() && plan.routed);
+        assert_eq!(plan.addresses, wanted.addresses.iter().copied().collect());
+        let said: Vec<_> = plan.routes.iter().map(|r| (r.net.to_string(), r.table, r.metric)).collect();
+        let main = |net: &str| (net.to_owned(), MAIN_TABLE, Some(LISTED_METRIC));
+        assert_eq!(said, [main("0.0.0.0/0"), main("10.0.0.0/8")]);
     }
 
     #[test]

@@ -52,11 +52,15 @@ impl Changed {
     }
 }
 
-/// Prepares our own device: no link-local address (neighbour and router discovery have no place in the tunnel), no
-/// router advertisements, and IPv6 on if the tunnel has it, though the system's default for new devices be off.
-pub(super) fn prepare_device(name: &str, with_ipv6: bool) {
+/// Prepares our own device: no link-local address (neighbour and router discovery have no place in the tunnel) unless it is
+/// `routed`, for routing protocols speak from there; no router advertisements, and IPv6 on if the tunnel has it, though the
+/// system's default for new devices be off.
+pub(super) fn prepare_device(name: &str, with_ipv6: bool, routed: bool) {
     let folder = Path::new(IPV6).join(name);
-    let mut wanted = vec![("addr_gen_mode", "1"), ("accept_ra", "0"), ("autoconf", "0")];
+    let mut wanted = vec![("accept_ra", "0"), ("autoconf", "0")];
+    if !routed {
+        wanted.push(("addr_gen_mode", "1"));
+    }
     if with_ipv6 {
         wanted.push(("disable_ipv6", "0"));
     }

@@ -120,7 +120,11 @@ impl TunDevice {
         Ok(())
     }
 
-    fn set_mtu(&self, mtu: u32) -> Result<(), NetError> {
+    /// Changes the largest packet that the system gives it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_mtu(&self, mtu: u32) -> Result<(), NetError> {
         let action = || format!("setting the MTU of {}", self.name);
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)
             .map_err(|e| NetError::io(action(), e))?;

@@ -122,7 +122,7 @@ impl Session {
         self.transmits.extend(std::iter::from_fn(|| sa.poll_transmit()));
         let (mut closed, mut refused, mut lifetime, mut redirect) = (None, None, None, None);
         let (mut successors, mut moves, mut news) = (Vec::new(), Vec::new(), Vec::new());
-        let mut groups = Vec::new();
+        let (mut groups, mut refused_child, mut child_down) = (Vec::new(), None, false);
         while let Some(event) = sa.poll_event() {
             match event {
                 SaEvent::ChildUp { child, replaces } => {
@@ -150,8 +150,9 @@ impl Session {
                 SaEvent::IkeRekeyRefused(notify) => refused = Some((notify, true)),
                 SaEvent::ChildDown { spi_in, spi_out: _ } => {
                     self.commands.push_back(Command::RemoveChild(spi_in));
+                    child_down = true;
                 }
-                SaEvent::ChildRefused(notify) => tracing::warn!(%notify, "the gateway refused a CHILD_SA"),
+                SaEvent::ChildRefused(notify) => refused_child = Some(notify),
                 event @ (SaEvent::PathChanged(_)
                 | SaEvent::PathWorks(_)
                 | SaEvent::PathFailed(_)
@@ -173,6 +174,12 @@ impl Session {
         }
         if lifetime.is_some() {
             self.plan_reauth(now, lifetime);
+        }
+        if child_down {
+            self.close_left_paths();
+        }
+        if let Some(notify) = refused_child {
+            self.child_refused(notify);
         }
         for event in groups {
             self.group_event(now, event);
@@ -295,6 +302,7 @@ pub(super) fn inner_settings(
         dns_domains: inner.dns_domains,
         reachable: child.ts_remote.clone(),
         local: child.ts_local.clone(),
+        link_prefix: inner.link_prefix,
     }
 }
 

@@ -16,6 +16,7 @@
 //! tunnel carries as far as can be known ([`Roaming::down`]).
 
 mod down;
+mod transport;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -91,6 +92,8 @@ pub(super) struct Roaming {
     pub(super) former: Option<Box<IkeSa>>,
     /// The gateway is given until then to clean up after that one.
     farewell_until: Option<Instant>,
+    /// Sockets of paths that were left, to which a CHILD_SA is still bound.
+    left: Vec<u32>,
 }
 
 impl Default for Roaming {
@@ -108,6 +111,7 @@ impl Default for Roaming {
             hinted_at: None,
             former: None,
             farewell_until: None,
+            left: Vec::new(),
         }
     }
 }
@@ -309,7 +313,7 @@ impl Session {
         let State::Connected(sa) = &mut self.state else { return };
         match event {
             SaEvent::PathChanged(path) => {
-                if let Some(spi_in) = sa.carrying() {
+                if let Some(spi_in) = sa.carrying().filter(|_| sa.carrying_fits()) {
                     self.commands.push_back(self.strands.send_with(spi_in, *path));
                 }
                 self.arrived(*path);
@@ -457,6 +461,7 @@ impl Session {
         let troubled = self.roaming.lost_at.is_some() || self.roaming.woke_at.is_some() || self.is_moving();
         self.drop_attempt();
         let roaming = std::mem::take(&mut self.roaming);
+        self.commands.extend(roaming.left.into_iter().map(Command::ClosePath));
         self.roaming.online = roaming.online;
         self.roaming.former = roaming.former;
         troubled
@@ -530,7 +535,7 @@ impl Session {
 
     fn arrived(&mut self, path: Path) {
         if self.link != Some(path.link) {
-            self.close_path();
+            self.leave_path();
             self.link = Some(path.link);
             tracing::info!(local = %path.local, remote = %path.remote, "moved to another path");
         }

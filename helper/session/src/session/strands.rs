@@ -23,6 +23,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use rand_core::CryptoRng;
 use ropewalk_ike::exchange::Path;
+use ropewalk_ike::exchange::child::Mode;
 use ropewalk_ike::exchange::sa::IkeSa;
 use ropewalk_ike::time::Instant;
 use ropewalk_paths::{Health, Manager, PathId, Policy, UseMetered};
@@ -286,6 +287,8 @@ impl Session {
         let strands = &self.strands;
         if !strands.is_alone() {
             None
+        } else if sa.mode() == Mode::Transport {
+            Some(Alone::Transport)
         } else if !strands.config.multipath {
             Some(Alone::NotWanted)
         } else if !sa.can_move() {

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use ropewalk_datapath::{
-    DataPath, Egress, Framing, InboundHandle, InboundSpec, OutboundHandle, Selector, SocketId,
+    DataPath, DeviceId, Egress, Framing, InboundHandle, InboundSpec, OutboundHandle, Selector, SocketId,
 };
 use ropewalk_esp::{EspSuite, InboundSa, OutboundSa};
 use ropewalk_ike::multi_point::group_sa::GroupSa;
@@ -157,6 +157,8 @@ impl Group {
             sa: inbound,
             sources: [self.theirs.as_slice(), theirs].concat(),
             destinations: ours.to_vec(),
+            outer: None,
+            device: DeviceId::MAIN,
             peer: None,
         })?;
         let seen = vec![None; outbound.len()];

@@ -66,7 +66,9 @@ impl Gateway {
                     downs.push(spi_in);
                 }
                 SaEvent::PathChanged(path) => {
-                    let children = strand.sa.children().iter().map(|child| child.spi_in).collect();
+                    // Transport mode stays where it is: the client makes a CHILD_SA for its new address.
+                    let tunnels = strand.sa.children().iter().filter(|child| child.outer().is_none());
+                    let children = tunnels.map(|child| child.spi_in).collect();
                     self.events.push_back(GatewayEvent::PathChanged { client, children, path });
                 }
                 SaEvent::SwitchAsked(notice) => up.switch(number, notice),

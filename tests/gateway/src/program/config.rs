@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use ipnet::IpNet;
-use ropewalk_gateway::{Childless, CookiePolicy, Psk, RedirectAt, Settings, User};
+use ropewalk_gateway::{Childless, CookiePolicy, Link, Psk, RedirectAt, Settings, User};
 use ropewalk_ike::auth::{ClientCertificate, TrustAnchors};
 use ropewalk_ike::exchange::crash::TokenMaker;
 use ropewalk_ike::exchange::lifetime::Lifetimes;
 use ropewalk_ike::proposal::{parse_esp_list, parse_ike_list};
 use ropewalk_ike::wire::keep_old_ike_sa::DEFAULT_NOTIFY_TYPE;
 use ropewalk_ike::wire::{GatewayName, Identification};
+use ropewalk_net::far_end;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -55,6 +56,9 @@ pub struct Config {
     #[serde(default)]
     mobike: Mobike,
     multi_point_sa: Option<MultiPointSa>,
+    /// Neighbours of ours, each with an interface of its own (RFC 3884).
+    #[serde(default)]
+    pub link: Vec<LinkEntry>,
     #[serde(default)]
     options: Options,
     /// Folder of the key log.
@@ -84,6 +88,30 @@ struct PskEntry {
 struct UserEntry {
     name: String,
     password: String,
+}
+
+/// An interface that leads to one client, for a routing daemon to use.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkEntry {
+    /// The client's name: its identity, or the user's name with EAP.
+    pub client: String,
+    /// The interface's name.
+    pub device: String,
+    /// Our ends of the link; the client has the other address of each prefix.
+    pub addresses: Vec<IpNet>,
+}
+
+impl LinkEntry {
+    fn link(&self) -> anyhow::Result<Link> {
+        let far = self.addresses.iter().map(|near| {
+            let end = far_end(near).and_then(|far| IpNet::new(far, near.prefix_len()).ok());
+            end.with_context(|| {
+                format!("link.addresses: {near} has no one other end; use /31 or /30, /127 or /126")
+            })
+        });
+        Ok(Link { client: self.client.clone(), addresses: far.collect::<anyhow::Result<_>>()? })
+    }
 }
 
 /// Where to listen.
@@ -314,6 +342,7 @@ impl Config {
             (at, gateway_name(&redirect.to))
         });
         settings.group = self.multi_point_sa.as_ref().map(MultiPointSa::settings).transpose()?;
+        settings.links = self.link.iter().map(LinkEntry::link).collect::<anyhow::Result<_>>()?;
         settings.log_keys = self.key_log.is_some();
         Ok(settings)
     }
@@ -371,6 +400,19 @@ mod tests {
         let mut config = Config::parse(LEAST).unwrap();
         config.without_keep_old();
         assert_eq!(config.settings().unwrap().keep_old, None);
+    }
+
+    #[test]
+    fn a_link_has_two_ends_and_the_client_gets_the_other_one() {
+        let link = |addresses: &str| {
+            let text = format!("[[link]]\nclient = \"b\"\ndevice = \"b0\"\naddresses = {addresses}\n");
+            Config::parse(&format!("{LEAST}{text}")).unwrap().settings()
+        };
+        let links = link("[\"10.255.0.0/31\", \"fd00::1/126\"]").unwrap().links;
+        let far: Vec<String> = links.iter().flat_map(|link| &link.addresses).map(IpNet::to_string).collect();
+        assert_eq!(far, ["10.255.0.1/31", "fd00::2/126"]);
+        let error = link("[\"10.255.0.1/24\"]").unwrap_err();
+        assert!(error.to_string().contains("/31"), "{error:#}");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The TUN device and what the system needs to forward between it and the networks behind the gateway.
 //!
-//! The device has the first address of each pool, with the pool's prefix, so the route to the clients comes by itself. All
-//! of it goes with the device; the forwarding switches are put back.
+//! The main device has the first address of each pool, with the pool's prefix, so the route to the clients comes by itself. All
+//! of it goes with the device; the forwarding switches are put back. Each client that is a neighbour (RFC 3884) has a device
+//! of its own, with the addresses of its link: what goes there is the business of the routing table.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,6 +19,8 @@ use super::config::Config;
 #[derive(Debug)]
 pub struct Host {
     device: TunDevice,
+    /// The devices of neighbours, by the clients' names.
+    links: Vec<(String, TunDevice)>,
     switches: Vec<(PathBuf, String)>,
 }
 
@@ -31,7 +34,7 @@ impl Host {
         let request =
             TunRequest { name: tunnel.device.clone(), mtu: tunnel.mtu.into(), offloads: tunnel.offloads };
         let device = TunDevice::create(&request).context("create the tunnel device")?;
-        let mut host = Self { device, switches: Vec::new() };
+        let mut host = Self { device, links: Vec::new(), switches: Vec::new() };
         let name = host.device.name();
         // Neighbour and router discovery have no place in the tunnel.
         let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode"), "1");
@@ -42,6 +45,15 @@ impl Host {
             .collect();
         configure(host.device.index(), tunnel.mtu.into(), &addresses)?;
         tracing::info!(device = name, ?addresses, "tunnel device");
+        for link in &config.link {
+            let request = TunRequest { name: link.device.clone(), ..request.clone() };
+            let device = TunDevice::create(&request);
+            let device = device.with_context(|| format!("create the interface {}", link.device))?;
+            let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{}/accept_ra", device.name()), "0");
+            configure(device.index(), tunnel.mtu.into(), &link.addresses)?;
+            tracing::info!(device = device.name(), client = link.client, addresses = ?link.addresses, "link");
+            host.links.push((link.client.clone(), device));
+        }
         if tunnel.forward {
             for family in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
                 host.switch_on(PathBuf::from("/proc/sys/net").join(family))?;
@@ -54,6 +66,12 @@ impl Host {
     #[must_use]
     pub fn device(&self) -> &TunDevice {
         &self.device
+    }
+
+    /// The devices of neighbours, by the clients' names.
+    #[must_use]
+    pub fn links(&self) -> &[(String, TunDevice)] {
+        &self.links
     }
 
     fn switch_on(&mut self, path: PathBuf) -> anyhow::Result<()> {

@@ -66,7 +66,7 @@ impl Program {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).context("the system's random numbers")?;
         let host = Host::set_up(config)?;
-        let (plane, events) = Plane::start(config, host.device())?;
+        let (plane, events) = Plane::start(config, &host)?;
         let control = control.map(Control::listen).transpose()?;
         let gateway = Gateway::new(settings, wall());
         tracing::info!(identity = %gateway.settings().identity, addresses = ?plane.addresses(), "listening");
@@ -194,7 +194,8 @@ impl Program {
                 GatewayEvent::Carriage { client, carriage } => self.plane.carry(client, carriage),
                 GatewayEvent::ChildDown { client: _, spi_in } => self.plane.remove(spi_in),
                 GatewayEvent::PathChanged { client: _, children, path } => self.plane.follow(&children, path),
-                GatewayEvent::ClientUp { .. } | GatewayEvent::ClientGone { .. } => {}
+                GatewayEvent::ClientUp { client, name, .. } => self.plane.enter(client, &name),
+                GatewayEvent::ClientGone { client, .. } => self.plane.leave(client),
             }
         }
         while let Some(transmit) = self.gateway.poll_transmit() {

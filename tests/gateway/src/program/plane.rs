@@ -6,12 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::Context;
 use ipnet::IpNet;
 use ropewalk_datapath::{
-    Carriage as Ways, Config as PumpConfig, Counters, DataPath, Egress, EventReceiver, Framing,
+    Carriage as Ways, Config as PumpConfig, Counters, DataPath, DeviceId, Egress, EventReceiver, Framing,
     InboundHandle, InboundSpec, OutboundHandle, Selector, Share, SocketId, TunFd,
 };
 use ropewalk_esp::{EspSuite, InboundSa, OutboundSa};
 use ropewalk_gateway::{Carriage, ClientId};
-use ropewalk_ike::exchange::child::ChildSa;
+use ropewalk_ike::exchange::child::{ChildSa, Mode};
 use ropewalk_ike::exchange::{Path, Transmit};
 use ropewalk_ike::time::Instant;
 use ropewalk_ike::wire::TrafficSelectors;
@@ -19,6 +19,7 @@ use ropewalk_net::TunDevice;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::config::Config;
+use super::host::Host;
 
 /// What a path carries when nothing else is known.
 const USUAL_PATH_MTU: u16 = 1500;
@@ -36,6 +37,8 @@ struct Child {
     inbound: InboundHandle,
     outbound: OutboundHandle,
     prefixes: Vec<IpNet>,
+    /// The device whose packets go by it: a neighbour's own in transport mode.
+    device: DeviceId,
     path: Path,
 }
 
@@ -58,6 +61,10 @@ pub struct Plane {
     children: BTreeMap<u32, Child>,
     /// With what each client is sent to, and a number that is the higher the later that was said.
     carriages: BTreeMap<ClientId, (u64, Carriage)>,
+    /// The devices of neighbours, by the clients' names.
+    links: BTreeMap<String, DeviceId>,
+    /// The clients that are neighbours.
+    neighbours: BTreeMap<ClientId, DeviceId>,
     path_mtus: BTreeMap<IpAddr, u16>,
     largest: u16,
     carried: u64,
@@ -69,8 +76,8 @@ impl Plane {
     ///
     /// # Errors
     /// The system refuses.
-    pub fn start(config: &Config, device: &TunDevice) -> anyhow::Result<(Self, EventReceiver)> {
-        let tun = TunFd { fd: device.try_clone_fd()?, vnet_hdr: device.vnet_hdr() };
+    pub fn start(config: &Config, host: &Host) -> anyhow::Result<(Self, EventReceiver)> {
+        let tun = open(host.device())?;
         let pump_config = PumpConfig {
             inner_mtu: config.tunnel.mtu,
             offloads: config.tunnel.offloads,
@@ -79,6 +86,11 @@ impl Plane {
             ..PumpConfig::default()
         };
         let (pump, events) = DataPath::start(tun, pump_config).context("start the packet pump")?;
+        let mut links = BTreeMap::new();
+        for (client, device) in host.links() {
+            let added = pump.add_device(open(device)?);
+            links.insert(client.clone(), added.context("add the device of a link to the pump")?);
+        }
         let mut sockets = Vec::new();
         let listen = &config.listen;
         for address in &listen.addresses {
@@ -97,6 +109,8 @@ impl Plane {
             sockets,
             children: BTreeMap::new(),
             carriages: BTreeMap::new(),
+            links,
+            neighbours: BTreeMap::new(),
             path_mtus: BTreeMap::new(),
             largest,
             carried: 0,
@@ -148,6 +162,16 @@ impl Plane {
         }
     }
 
+    /// A client is in. It may be a neighbour.
+    pub fn enter(&mut self, client: ClientId, name: &str) {
+        self.neighbours.extend(self.links.get(name).map(|device| (client, *device)));
+    }
+
+    /// A client is gone.
+    pub fn leave(&mut self, client: ClientId) {
+        self.neighbours.remove(&client);
+    }
+
     /// Puts a CHILD_SA into the pump; packets to its client go by it from now on.
     ///
     /// # Errors
@@ -159,16 +183,25 @@ impl Plane {
         let outbound = OutboundSa::new(child.spi_out, suite, &out.encr, &out.integ, esn)?;
         let sa = InboundSa::new(child.spi_in, suite, &into.encr, &into.integ, esn)?;
         let peer = self.socket(path).map(|socket| (socket, path.remote));
-        let inbound = self.pump.add_inbound(InboundSpec {
-            sa,
-            sources: selectors(&child.ts_remote),
-            destinations: selectors(&child.ts_local),
-            peer,
-        })?;
-        let prefixes = child.ts_remote.selectors.iter().flat_map(|selector| selector.prefixes());
-        let prefixes = prefixes.filter_map(|(address, length)| IpNet::new(address, length).ok()).collect();
+        let (sources, destinations, device) = match child.mode {
+            Mode::Tunnel => (selectors(&child.ts_remote), selectors(&child.ts_local), DeviceId::MAIN),
+            Mode::Transport => {
+                let link = self.neighbours.get(&client).context("the client has no link")?;
+                (Selector::everything(), Selector::everything(), *link)
+            }
+        };
+        let outer = child.outer();
+        let inbound =
+            self.pump.add_inbound(InboundSpec { sa, sources, destinations, outer, device, peer })?;
+        let prefixes: Vec<IpNet> = match child.mode {
+            Mode::Tunnel => {
+                let prefixes = child.ts_remote.selectors.iter().flat_map(|selector| selector.prefixes());
+                prefixes.filter_map(|(address, length)| IpNet::new(address, length).ok()).collect()
+            }
+            Mode::Transport => Vec::new(),
+        };
         let outbound = OutboundHandle::new(outbound);
-        let child = Child { client, suite, inbound, outbound, prefixes, path };
+        let child = Child { client, suite, inbound, outbound, prefixes, device, path };
         self.children.insert(child.inbound.spi(), child);
         self.expect_copies();
         self.fit_mtu();
@@ -191,6 +224,9 @@ impl Plane {
         }
         for prefix in &gone.prefixes {
             self.set_route(*prefix);
+        }
+        if gone.device != DeviceId::MAIN {
+            self.set_link(gone.device);
         }
         self.expect_copies();
         self.fit_mtu();
@@ -263,6 +299,20 @@ impl Plane {
         for prefix in prefixes {
             self.set_route(prefix);
         }
+        if let Some(device) = self.neighbours.get(&client) {
+            self.set_link(*device);
+        }
+    }
+
+    /// What is routed into a neighbour's interface goes by the CHILD_SA of whichever of its logins was told last.
+    fn set_link(&self, device: DeviceId) {
+        let of = |client: ClientId| {
+            self.children.values().any(|child| child.client == client && child.device == device)
+        };
+        let ways = self.newest(of);
+        if let Err(error) = self.pump.set_egress_of(device, ways) {
+            tracing::error!(%error, "the pump refuses a link's way");
+        }
     }
 
     /// Of all clients that have this prefix, as one does twice while it logs in anew, the one told last is sent to.
@@ -270,12 +320,16 @@ impl Plane {
         let has = |client: ClientId| {
             self.children.values().any(|child| child.client == client && child.prefixes.contains(&prefix))
         };
-        let carriages = self.carriages.iter().filter(|(client, _)| has(**client));
-        let newest = carriages.max_by_key(|(_, (order, _))| *order);
-        let ways = newest.and_then(|(client, (_, carriage))| self.ways(*client, carriage));
-        if let Err(error) = self.pump.set_route(prefix, ways) {
+        if let Err(error) = self.pump.set_route(prefix, self.newest(has)) {
             tracing::error!(%prefix, %error, "the pump refuses a route");
         }
+    }
+
+    /// With what those clients are sent to; of several the one told last.
+    fn newest(&self, of: impl Fn(ClientId) -> bool) -> Option<Ways> {
+        let carriages = self.carriages.iter().filter(|(client, _)| of(**client));
+        let newest = carriages.max_by_key(|(_, (order, _))| *order);
+        newest.and_then(|(client, (_, carriage))| self.ways(*client, carriage))
     }
 
     /// What the pump sends with. What is gone of it is left out, and when the main one is, another one takes its place.
@@ -309,16 +363,23 @@ impl Plane {
         }
     }
 
-    /// The pump has one inner MTU for all: that of the narrowest path.
+    /// Each device has one inner MTU for all that it leads to: that of the narrowest path.
     fn fit_mtu(&self) {
         let fits = |child: &Child| {
             let remote = child.path.remote.ip();
             let path = self.path_mtus.get(&remote).copied().unwrap_or(USUAL_PATH_MTU);
             u16::try_from(child.suite.inner_mtu(path.into(), remote.is_ipv6())).unwrap_or(u16::MAX)
         };
-        let narrowest = self.children.values().map(fits).min().unwrap_or(u16::MAX);
-        self.pump.set_inner_mtu(narrowest.max(SMALLEST_INNER_MTU).min(self.largest));
+        for device in self.links.values().copied().chain([DeviceId::MAIN]) {
+            let children = self.children.values().filter(|child| child.device == device);
+            let narrowest = children.map(fits).min().unwrap_or(u16::MAX);
+            self.pump.set_inner_mtu_of(device, narrowest.max(SMALLEST_INNER_MTU).min(self.largest));
+        }
     }
+}
+
+fn open(device: &TunDevice) -> anyhow::Result<TunFd> {
+    Ok(TunFd { fd: device.try_clone_fd()?, vnet_hdr: device.vnet_hdr() })
 }
 
 fn bind(local: SocketAddr) -> anyhow::Result<std::net::UdpSocket> {

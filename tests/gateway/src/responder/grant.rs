@@ -1,12 +1,17 @@
 //! What a client that proved itself gets: inner addresses and the first CHILD_SA (RFC 7296 sections 2.9, 2.19 and 3.15).
+//!
+//! A client that is a neighbour of ours and asks for transport mode gets that (RFC 3884): the addresses are those of its
+//! link, if it asks for any, and the selectors those of the outer header. Another one gets tunnel mode.
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use rand_core::CryptoRng;
 use ropewalk_ike::exchange::child::{ChildSa, Mode, derive, random_spi};
 use ropewalk_ike::exchange::create_child_sa::ChildPolicy;
 use ropewalk_ike::exchange::keep_old::split_shortened;
 use ropewalk_ike::exchange::mobike::listed_addresses;
+use ropewalk_ike::exchange::{Path, transport};
 use ropewalk_ike::proposal::{ChildExchange, select_esp};
 use ropewalk_ike::wire::{
     Attribute, ConfigType, Configuration, Notify, NotifyType, Payload, Proposal, SecurityAssociation,
@@ -16,7 +21,7 @@ use ropewalk_ike::wire::{
 use super::AuthDesk;
 use super::init::Agreed;
 use crate::leases::Asker;
-use crate::settings::Childless;
+use crate::settings::{Childless, Link, Settings};
 
 /// What the first request of IKE_AUTH asks for, kept until the client has proved itself.
 #[derive(Clone, Debug, Default)]
@@ -84,20 +89,15 @@ impl Wishes {
         desk: &mut AuthDesk<'_>,
         agreed: &Agreed,
         identity: &str,
+        path: Path,
         rng: &mut dyn CryptoRng,
     ) -> Grant {
         let settings = desk.settings;
+        if let Some(link) = settings.link_of(identity).filter(|_| self.transport) {
+            return self.grant_link(settings, link, (agreed, path), rng);
+        }
         let mut addresses = Vec::new();
-        let refuse = |notify, addresses: Vec<IpAddr>| Grant {
-            payloads: vec![Payload::Notify(Notify::status(notify))],
-            child: None,
-            policy: ChildPolicy {
-                proposals: settings.esp_proposals.clone(),
-                ts_local: TrafficSelectors::default(),
-                ts_remote: hosts(&addresses),
-            },
-            addresses,
-        };
+        let refuse = |notify, addresses: Vec<IpAddr>| refusal(settings, notify, addresses, Mode::Tunnel);
         let Some(config) = &self.config else {
             return refuse(NotifyType::FailedCpRequired, addresses);
         };
@@ -129,11 +129,12 @@ impl Wishes {
         let mut reachable = settings.traffic_selectors();
         reachable.selectors.retain(has_family);
         if childless {
-            let payloads = vec![Payload::Cp(self.reply(desk, config, &addresses))];
+            let payloads = vec![Payload::Cp(reply(settings, config, &addresses))];
             let policy = ChildPolicy {
                 proposals: settings.esp_proposals.clone(),
                 ts_local: reachable,
                 ts_remote: hosts(&addresses),
+                mode: Mode::Tunnel,
             };
             return Grant { payloads, child: None, addresses, policy };
         }
@@ -146,64 +147,138 @@ impl Wishes {
         if self.transport {
             tracing::debug!(identity, "transport mode is not granted");
         }
-        let chosen = select_esp(&self.proposals, &settings.esp_proposals, ChildExchange::IkeAuth);
-        let Some((suite, mut proposal)) = chosen else {
+        let Some((child, made)) = self.make(settings, agreed, Mode::Tunnel, (ts_local, ts_remote), rng)
+        else {
             return refuse(NotifyType::NoProposalChosen, addresses);
         };
-        let offered = self.proposals.iter().find(|offered| offered.number == proposal.number);
-        let spi_out = offered.and_then(Proposal::esp_spi).filter(|spi| *spi != 0);
-        let nonces = (agreed.nonce_i.as_slice(), agreed.nonce_r.as_slice());
-        let keys = derive(&suite, agreed.prf, &agreed.keys.sk_d, None, nonces);
-        let (Some(spi_out), Ok(keys)) = (spi_out, keys) else {
-            return refuse(NotifyType::NoProposalChosen, addresses);
-        };
-        let spi_in = random_spi(rng);
-        proposal.spi = spi_in.to_be_bytes().to_vec();
-        let (keys_in, keys_out) = ChildSa::split_keys(keys, false);
-        let payloads = vec![
-            Payload::Cp(self.reply(desk, config, &addresses)),
-            Payload::Sa(SecurityAssociation { proposals: vec![proposal] }),
-            Payload::TsI(ts_remote.clone()),
-            Payload::TsR(ts_local.clone()),
-        ];
-        let child =
-            ChildSa { spi_in, spi_out, suite, keys_in, keys_out, mode: Mode::Tunnel, ts_local, ts_remote };
+        let mut payloads = vec![Payload::Cp(reply(settings, config, &addresses))];
+        payloads.extend(made);
         let policy = ChildPolicy {
             proposals: settings.esp_proposals.clone(),
             ts_local: reachable,
             ts_remote: hosts(&addresses),
+            mode: Mode::Tunnel,
         };
         Grant { payloads, child: Some(child), addresses, policy }
     }
 
-    /// CFG_REPLY: the addresses, and what was asked for besides and is configured.
-    fn reply(&self, desk: &AuthDesk<'_>, config: &Configuration, addresses: &[IpAddr]) -> Configuration {
-        let settings = desk.settings;
-        let asked = |wanted: fn(&Attribute) -> bool| config.attributes.iter().any(wanted);
-        let mut attributes: Vec<Attribute> = addresses
-            .iter()
-            .map(|address| match address {
-                IpAddr::V4(v4) => Attribute::InternalIp4Address(Some(*v4)),
-                IpAddr::V6(v6) => Attribute::Ip6Address(Some((*v6, 128))),
-            })
-            .collect();
-        for server in &settings.dns {
-            match server {
-                IpAddr::V4(v4) if asked(|attribute| matches!(attribute, Attribute::Ip4Dns(_))) => {
-                    attributes.push(Attribute::Ip4Dns(Some(*v4)));
-                }
-                IpAddr::V6(v6) if asked(|attribute| matches!(attribute, Attribute::Ip6Dns(_))) => {
-                    attributes.push(Attribute::Ip6Dns(Some(*v6)));
-                }
-                IpAddr::V4(_) | IpAddr::V6(_) => {}
+    /// Transport mode between the outer addresses; inside, routing decides.
+    fn grant_link(
+        &self,
+        settings: &Settings,
+        link: &Link,
+        (agreed, path): (&Agreed, Path),
+        rng: &mut dyn CryptoRng,
+    ) -> Grant {
+        let addresses: Vec<IpAddr> = link.addresses.iter().map(IpNet::addr).collect();
+        let refuse = |notify| refusal(settings, notify, addresses.clone(), Mode::Transport);
+        let Some((ts_local, ts_remote)) = transport::agreed(&self.ts_r, &self.ts_i, agreed.nat, path) else {
+            return refuse(NotifyType::TsUnacceptable);
+        };
+        let selectors = (ts_local.clone(), ts_remote.clone());
+        let Some((child, made)) = self.make(settings, agreed, Mode::Transport, selectors, rng) else {
+            return refuse(NotifyType::NoProposalChosen);
+        };
+        let config = self.config.as_ref().map(|config| Payload::Cp(link_reply(settings, config, link)));
+        let payloads = config.into_iter().chain(made).collect();
+        let proposals = settings.esp_proposals.clone();
+        let policy = ChildPolicy { proposals, ts_local, ts_remote, mode: Mode::Transport };
+        Grant { payloads, child: Some(child), addresses, policy }
+    }
+
+    /// The CHILD_SA with these selectors, ours and the client's, and what the answer says of it. `None`: no proposal will do.
+    fn make(
+        &self,
+        settings: &Settings,
+        agreed: &Agreed,
+        mode: Mode,
+        (ts_local, ts_remote): (TrafficSelectors, TrafficSelectors),
+        rng: &mut dyn CryptoRng,
+    ) -> Option<(ChildSa, Vec<Payload>)> {
+        let chosen = select_esp(&self.proposals, &settings.esp_proposals, ChildExchange::IkeAuth);
+        let (suite, mut proposal) = chosen?;
+        let offered = self.proposals.iter().find(|offered| offered.number == proposal.number);
+        let spi_out = offered.and_then(Proposal::esp_spi).filter(|spi| *spi != 0)?;
+        let nonces = (agreed.nonce_i.as_slice(), agreed.nonce_r.as_slice());
+        let keys = derive(&suite, agreed.prf, &agreed.keys.sk_d, None, nonces).ok()?;
+        let spi_in = random_spi(rng);
+        proposal.spi = spi_in.to_be_bytes().to_vec();
+        let (keys_in, keys_out) = ChildSa::split_keys(keys, false);
+        let mut payloads = mode.payloads();
+        payloads.extend([
+            Payload::Sa(SecurityAssociation { proposals: vec![proposal] }),
+            Payload::TsI(ts_remote.clone()),
+            Payload::TsR(ts_local.clone()),
+        ]);
+        let child = ChildSa { spi_in, spi_out, suite, keys_in, keys_out, mode, ts_local, ts_remote };
+        Some((child, payloads))
+    }
+}
+
+fn refusal(settings: &Settings, notify: NotifyType, addresses: Vec<IpAddr>, mode: Mode) -> Grant {
+    Grant {
+        payloads: vec![Payload::Notify(Notify::status(notify))],
+        child: None,
+        policy: ChildPolicy {
+            proposals: settings.esp_proposals.clone(),
+            ts_local: TrafficSelectors::default(),
+            ts_remote: hosts(&addresses),
+            mode,
+        },
+        addresses,
+    }
+}
+
+/// CFG_REPLY for a link: its addresses of the families that are asked for, with its prefix.
+fn link_reply(settings: &Settings, config: &Configuration, link: &Link) -> Configuration {
+    let asked = |ipv4: bool| {
+        config.attributes.iter().any(|attribute| match attribute {
+            Attribute::InternalIp4Address(_) => ipv4,
+            Attribute::Ip6Address(_) => !ipv4,
+            _ => false,
+        })
+    };
+    let mut answer = reply(settings, config, &[]);
+    for net in link.addresses.iter().filter(|net| asked(net.addr().is_ipv4())) {
+        match net {
+            IpNet::V4(net) => answer.attributes.extend([
+                Attribute::InternalIp4Address(Some(net.addr())),
+                Attribute::Ip4Netmask(Some(net.netmask())),
+            ]),
+            IpNet::V6(net) => {
+                answer.attributes.push(Attribute::Ip6Address(Some((net.addr(), net.prefix_len()))))
             }
         }
-        // RFC 8598 wants the domains to be asked for; they restrict what goes to those servers, so they are sent with them.
-        if !settings.dns.is_empty() {
-            attributes.extend(settings.domains.iter().cloned().map(Attribute::InternalDnsDomain));
-        }
-        Configuration { ty: ConfigType::Reply, attributes }
     }
+    answer
+}
+
+/// CFG_REPLY: the addresses, and what was asked for besides and is configured.
+fn reply(settings: &Settings, config: &Configuration, addresses: &[IpAddr]) -> Configuration {
+    let asked = |wanted: fn(&Attribute) -> bool| config.attributes.iter().any(wanted);
+    let mut attributes: Vec<Attribute> = addresses
+        .iter()
+        .map(|address| match address {
+            IpAddr::V4(v4) => Attribute::InternalIp4Address(Some(*v4)),
+            IpAddr::V6(v6) => Attribute::Ip6Address(Some((*v6, 128))),
+        })
+        .collect();
+    for server in &settings.dns {
+        match server {
+            IpAddr::V4(v4) if asked(|attribute| matches!(attribute, Attribute::Ip4Dns(_))) => {
+                attributes.push(Attribute::Ip4Dns(Some(*v4)));
+            }
+            IpAddr::V6(v6) if asked(|attribute| matches!(attribute, Attribute::Ip6Dns(_))) => {
+                attributes.push(Attribute::Ip6Dns(Some(*v6)));
+            }
+            IpAddr::V4(_) | IpAddr::V6(_) => {}
+        }
+    }
+    // RFC 8598 wants the domains to be asked for; they restrict what goes to those servers, so they are sent with them.
+    if !settings.dns.is_empty() {
+        attributes.extend(settings.domains.iter().cloned().map(Attribute::InternalDnsDomain));
+    }
+    Configuration { ty: ConfigType::Reply, attributes }
 }
 
 fn hosts(addresses: &[IpAddr]) -> TrafficSelectors {

@@ -259,7 +259,7 @@ impl HalfOpen {
             let outcome = self.answer(header, &answer, transmits, rng);
             return (Step::Stay(self), outcome);
         }
-        let grant = wishes.grant(desk, &self.agreed, &name, rng);
+        let grant = wishes.grant(desk, &self.agreed, &name, self.path, rng);
         let mut answer = proof;
         answer.extend(grant.payloads);
         let mobike = desk.settings.mobike && wishes.mobike;

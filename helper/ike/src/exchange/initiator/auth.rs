@@ -19,7 +19,7 @@ use crate::auth::auth_octets;
 use crate::auth::psk::verify_shared_key_auth;
 use crate::crypto::{IkeCipher, IkeKeys, Prf, keys::KeyInputs};
 use crate::error::PeerMisbehaved;
-use crate::exchange::child::ChildOffer;
+use crate::exchange::child::{ChildOffer, Mode};
 use crate::exchange::config::{InitiatorConfig, LocalAuth};
 use crate::exchange::create_child_sa::ChildPolicy;
 use crate::exchange::keep_old::{shortened_request, split_shortened};
@@ -162,7 +162,10 @@ impl AuthSent {
         };
         let keys = IkeKeys::initial(negotiated.prf, negotiated.cipher, &inputs, &negotiated.shared_secret)?;
         let protection = Protection::new(negotiated.cipher, &keys, Role::Initiator)?;
-        let child = ChildOffer::new(&config.esp_proposals, config.ts_i.clone(), config.ts_r.clone(), rng);
+        let mut child = ChildOffer::new(&config.esp_proposals, config.ts_i.clone(), config.ts_r.clone(), rng);
+        if config.mode == Mode::Transport {
+            child.put_between(negotiated.path);
+        }
         let awaiting = match &config.auth {
             LocalAuth::Psk(_) | LocalAuth::Certificate(_) => Awaiting::Proof,
             LocalAuth::EapMschapv2 { .. } => Awaiting::EapStart,
@@ -415,6 +418,9 @@ impl AuthSent {
             _ => None,
         });
         if let Some(notify) = refused {
+            // A gateway that does not agree to transport mode looks for the outer addresses among the inner ones.
+            let declined = config.mode == Mode::Transport && notify == NotifyType::TsUnacceptable;
+            let notify = if declined { NotifyType::UseTransportMode } else { notify };
             return AuthStep::Failed { state: Some(self), error: HandshakeError::ChildRefused(notify) };
         }
         let negotiated = &self.negotiated;
@@ -422,8 +428,14 @@ impl AuthSent {
         // Without one, whether so agreed or not, it is asked for in an exchange of its own.
         let answered = payloads.iter().any(|payload| matches!(payload, Payload::Sa(_)));
         let child = if answered && !negotiated.childless {
-            match self.child.accept(payloads, negotiated.prf, &self.keys.sk_d, None, nonces) {
+            let (nat, sk_d) = (negotiated.nat, &self.keys.sk_d);
+            match self.child.accept(payloads, nat, negotiated.prf, sk_d, None, nonces) {
                 Ok(child) => Some(child),
+                // RFC 7296 section 1.3.1: tunnel mode instead, which is of no use to us.
+                Err(PeerMisbehaved::WrongMode) if config.mode == Mode::Transport => {
+                    let error = HandshakeError::ChildRefused(NotifyType::UseTransportMode);
+                    return AuthStep::Failed { state: Some(self), error };
+                }
                 Err(misbehaved) => return AuthStep::Failed { state: Some(self), error: misbehaved.into() },
             }
         } else {
@@ -460,7 +472,12 @@ impl AuthSent {
                 nat: negotiated.nat,
                 ike_proposals: config.ike_proposals.clone(),
                 lifetimes: config.lifetimes,
-                policy: ChildPolicy { proposals: config.esp_proposals.clone(), ts_local, ts_remote },
+                policy: ChildPolicy {
+                    proposals: config.esp_proposals.clone(),
+                    ts_local,
+                    ts_remote,
+                    mode: config.mode,
+                },
                 child,
                 dpd: config.dpd,
                 mobility,

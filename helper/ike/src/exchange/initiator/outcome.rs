@@ -20,6 +20,8 @@ pub struct InnerConfig {
     pub dns_servers: Vec<IpAddr>,
     /// Names that those servers answer for (RFC 8598); empty means all.
     pub dns_domains: Vec<String>,
+    /// The prefix length that INTERNAL_IP4_NETMASK stands for: that of a link, where there is one.
+    pub link_prefix: Option<u8>,
     /// Networks behind the gateway, as a hint for routes.
     pub subnets: Vec<(IpAddr, u8)>,
 }
@@ -41,6 +43,10 @@ impl InnerConfig {
                     let prefix = u32::from(*mask).leading_ones();
                     inner.subnets.push(((*network).into(), u8::try_from(prefix).unwrap_or(32)));
                 }
+                Attribute::Ip4Netmask(mask) => {
+                    let mask = mask.map(u32::from).filter(|mask| mask.leading_ones() == mask.count_ones());
+                    inner.link_prefix = mask.and_then(|mask| u8::try_from(mask.count_ones()).ok());
+                }
                 Attribute::Ip6Subnet(Some((network, prefix))) => {
                     inner.subnets.push(((*network).into(), *prefix))
                 }
@@ -54,7 +60,6 @@ impl InnerConfig {
                 | Attribute::Ip4Subnet(None)
                 | Attribute::Ip6Subnet(None)
                 | Attribute::InternalDnsDomain(_)
-                | Attribute::Ip4Netmask(_)
                 | Attribute::ApplicationVersion(_)
                 | Attribute::Other { .. } => {}
             }
@@ -135,7 +140,7 @@ pub enum HandshakeError {
     /// Our own signature cannot be made.
     #[error("we cannot sign: {0}")]
     OurSignature(SignatureError),
-    /// The IKE_SA came up, its CHILD_SA did not.
+    /// The IKE_SA came up, its CHILD_SA did not; USE_TRANSPORT_MODE when that was asked for and tunnel mode given.
     #[error("the gateway refused the tunnel: {0}")]
     ChildRefused(NotifyType),
     /// The gateway has proved itself and sends us to another one (RFC 5685).

@@ -53,6 +53,8 @@ pub struct Mobility {
     checking: bool,
     /// Requests go another way than the CHILD_SAs, until the client moves over.
     strayed: bool,
+    /// The peer has just answered UPDATE_SA_ADDRESSES.
+    pub(super) moved: bool,
 }
 
 impl Mobility {

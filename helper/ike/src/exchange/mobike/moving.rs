@@ -121,6 +121,7 @@ impl IkeSa {
         let seen = find_notify(payloads, NotifyType::NatDetectionDestinationIp);
         self.mobility.seen_as = seen.map(|notify| notify.data.clone());
         self.judge_nat(self.path, payloads);
+        self.mobility.moved = true;
         self.events.push_back(SaEvent::PathChanged(self.path));
     }
 

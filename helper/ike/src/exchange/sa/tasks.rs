@@ -80,6 +80,7 @@ impl IkeSa {
                     if !self.is_wanted(pending) {
                         continue;
                     }
+                    pending.goes_out_by(path);
                     (ExchangeType::CreateChildSa, Self::create_child_request(pending), patience)
                 }
                 Task::Mobike(task) => {
@@ -165,7 +166,13 @@ impl IkeSa {
                 self.compare_mapping(payloads);
                 Ok(())
             }
-            Task::Mobike(task) => self.finish_mobike(task, travelled, payloads),
+            Task::Mobike(task) => {
+                self.finish_mobike(task, travelled, payloads)?;
+                if std::mem::take(&mut self.mobility.moved) {
+                    self.renew_after_move(rng);
+                }
+                Ok(())
+            }
             Task::DeleteChildren(spis) => {
                 self.fatal_notify(payloads)?;
                 for spi_in in spis {

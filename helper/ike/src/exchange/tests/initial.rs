@@ -38,6 +38,7 @@ pub(super) fn config() -> InitiatorConfig {
             trust_anchors: TrustAnchors::default(),
         },
         request: AddressRequest { ipv4: Some(None), ipv6: None },
+        mode: Mode::Tunnel,
         ts_i: TrafficSelectors::new(vec![TrafficSelector::any_v4()]),
         ts_r: TrafficSelectors::new(vec![TrafficSelector::any_v4()]),
         mobike: true,
@@ -321,6 +322,13 @@ fn transport_mode_that_was_not_asked_for_is_refused() {
         Payload::TsI(ours.ts_local),
         Payload::TsR(ours.ts_remote),
     ];
-    let result = offer.accept(&answer, Prf::HmacSha2_256, &[1; 32], None, (&[1; 32], &[2; 32]));
+    let result = offer.accept(
+        &answer,
+        NatSituation::default(),
+        Prf::HmacSha2_256,
+        &[1; 32],
+        None,
+        (&[1; 32], &[2; 32]),
+    );
     assert_eq!(result.err(), Some(PeerMisbehaved::WrongMode));
 }

@@ -93,7 +93,12 @@ fn policy(role: Role, esp: &str) -> ChildPolicy {
         Role::Initiator => (client, network),
         Role::Responder => (network, client),
     };
-    ChildPolicy { proposals: vec![esp.parse::<EspProposal>().unwrap()], ts_local, ts_remote }
+    ChildPolicy {
+        proposals: vec![esp.parse::<EspProposal>().unwrap()],
+        ts_local,
+        ts_remote,
+        mode: Mode::Tunnel,
+    }
 }
 
 fn one_end(now: Instant, role: Role, esp: &str) -> IkeSa {
