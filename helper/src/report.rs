@@ -56,6 +56,13 @@ pub fn write(statuses: &[Status], profiles: &[Result<Stored, Broken>], log: Opti
     let _ = writeln!(text, "\n== connections");
     for status in statuses {
         let _ = writeln!(text, "{}", redactor.clean(&serde_json::to_string(status).unwrap_or_default()));
+        if status.group.as_ref().is_some_and(|group| !group.replay_protection && group.spi.is_some()) {
+            let _ = writeln!(
+                text,
+                "warning: packets of the group are not checked for replay: its members count for themselves, so whoever \
+                 records one can play it again until the next SA"
+            );
+        }
     }
     let _ = writeln!(text, "\n== profiles");
     for one in profiles {

@@ -103,6 +103,28 @@ const scenes: Record<string, () => AppView> = {
         paths: [path("wlan0", "active", 18.4, 48e6), path("eth0", "standby", 9.1, 21e6), { ...path("wwan0", "failed", null, 2e6), loss: 1 }],
       }),
     }),
+  group: () =>
+    view({
+      status: status({
+        ...up,
+        state: "connected",
+        paths: [path("wlan0", "active", 18.4, 48e6)],
+        group: {
+          state: "in-use",
+          reason: null,
+          spi: "1f00aa01",
+          suite: "aes256-sha256",
+          replay_protection: false,
+          endpoints: [
+            { address: "192.0.2.12", networks: ["10.30.2.0/24"], learned: [], way: "direct", bytes_out: 3e6, packets_out: 2400 },
+            { address: "2001:db8::13", networks: [], learned: ["10.30.3.7/32"], way: "untried", bytes_out: 0, packets_out: 0 },
+            { address: "192.0.2.14", networks: ["10.30.4.0/24"], learned: [], way: "gateway", bytes_out: 0, packets_out: 0 },
+          ],
+          ignored_routes: [],
+          totals: { bytes_in: 1e6, bytes_out: 3e6, packets_in: 900, packets_out: 2400 },
+        },
+      }),
+    }),
   reconnecting: () => view({ status: status({ ...up, state: "reconnecting" }) }),
   blocked: () => view({ status: status({ state: "blocked", profile: "Example Corp" }) }),
   failed: () => view({ status: status({ state: "failed", profile: "Example Corp", error }) }),

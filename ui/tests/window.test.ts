@@ -194,3 +194,21 @@ test("the strand that is left stays where it was, with the reason why it is alon
   await emit("view", { ...before, status: { ...before.status, state: "disconnected", paths: [] } });
   await waitFor(() => expect(screen.queryByTestId("paths")).toBeNull());
 });
+
+test("the members of a group are shown with how each is reached, and what it costs", async () => {
+  await open(scene("group"));
+  const members = screen.getAllByTestId("member");
+  expect(members.map((member) => member.dataset["way"])).toEqual(["direct", "untried", "gateway"]);
+  expect(members[1]?.textContent).toContain("10.30.3.7/32 (learned)");
+  expect(members[2]?.textContent).toMatch(/through the gateway; 192\.0\.2\.14 is not reached directly/);
+  expect(id("group").textContent).toContain("Replayed packets are not noticed");
+});
+
+test("why a group is not used is shown", async () => {
+  const shown = scene("group");
+  const group = shown.status.group;
+  if (group === null) throw new Error("the scene has no group");
+  await open({ ...shown, status: { ...shown.status, group: { ...group, state: "refused", reason: "a counter mode", endpoints: [] } } });
+  expect(id("group").dataset["state"]).toBe("refused");
+  expect(id("group-reason").textContent).toBe("a counter mode");
+});

@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use ropewalk_ipc::{
-    ErrorInfo, Imported, PathStatus, Policy, ProfilePaths, ProfileShown, ProfileSummary, State, Status,
+    EndpointStatus, EndpointWay, ErrorInfo, GroupState, GroupStatus, Imported, PathStatus, Policy,
+    ProfilePaths, ProfileShown, ProfileSummary, State, Status,
 };
 use serde_json::json;
 
@@ -220,6 +221,15 @@ fn status_text(status: &Status) -> String {
     let path = |path: &PathStatus| format!("{} {}", path.interface, path.state.as_str());
     list("Paths", status.paths.iter().map(path).collect());
     list("One path because", status.alone.iter().cloned().collect());
+    if let Some(group) = &status.group {
+        list("Group", vec![group_words(group)]);
+        for endpoint in &group.endpoints {
+            list("Member", vec![endpoint_words(endpoint)]);
+        }
+        for route in &group.ignored_routes {
+            list("Not used", vec![route.clone()]);
+        }
+    }
     if status.state.is_active() && status.owned {
         list("Received", vec![octets(status.totals.bytes_in)]);
         list("Sent", vec![octets(status.totals.bytes_out)]);
@@ -245,6 +255,32 @@ fn state_words(state: State) -> &'static str {
         State::Blocked => "blocked: no traffic leaves",
         State::Failed => "failed",
     }
+}
+
+fn group_words(group: &GroupStatus) -> String {
+    let suite = group.suite.as_deref().unwrap_or_default();
+    let reason = group.reason.as_deref().unwrap_or_default();
+    match group.state {
+        GroupState::Waiting => "the gateway has not handed out an SA yet".to_owned(),
+        GroupState::InUse if reason.is_empty() => format!("{suite}, not checked for replayed packets"),
+        GroupState::InUse => {
+            format!("{suite}, not checked for replayed packets; the next SA is not used: {reason}")
+        }
+        GroupState::Refused => format!("not used: {reason}"),
+        GroupState::NotOffered => format!("none: {reason}"),
+    }
+}
+
+fn endpoint_words(endpoint: &EndpointStatus) -> String {
+    let way = match endpoint.way {
+        EndpointWay::Direct => "directly",
+        EndpointWay::Untried => "directly, not heard from yet",
+        EndpointWay::Gateway => "through the gateway",
+    };
+    let networks = endpoint.networks.iter().cloned();
+    let learned = endpoint.learned.iter().map(|network| format!("{network} (learned)"));
+    let networks: Vec<_> = networks.chain(learned).collect();
+    format!("{} at {} {way}", networks.join(" and "), endpoint.address)
 }
 
 fn policy_words(policy: Policy) -> &'static str {

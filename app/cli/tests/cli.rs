@@ -14,8 +14,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ropewalk_ipc::{
-    ClientMessage, CredentialField, CredentialReason, CredentialRequest, Credentials, ErrorCode, ErrorInfo,
-    Imported, Reply, Request, ServerMessage, State, Status, handshake, read_frame, write_frame,
+    ClientMessage, CredentialField, CredentialReason, CredentialRequest, Credentials, EndpointStatus,
+    EndpointWay, ErrorCode, ErrorInfo, GroupState, GroupStatus, Imported, Reply, Request, ServerMessage,
+    State, Status, handshake, read_frame, write_frame,
 };
 use tokio::net::UnixListener;
 
@@ -207,6 +208,53 @@ fn status_as_json_has_the_published_keys() {
     }
     let output = helper.run(&["status", "--json", "--all"]);
     assert!(serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap().is_array());
+}
+
+#[test]
+fn status_tells_how_the_members_of_a_group_are_reached_and_what_is_wrong_with_it() {
+    let endpoint = |address: &str, way| EndpointStatus {
+        address: address.into(),
+        networks: vec!["10.30.2.0/24".into()],
+        learned: vec!["10.30.3.7/32".into()],
+        way,
+        ..EndpointStatus::default()
+    };
+    let in_use = GroupStatus {
+        state: GroupState::InUse,
+        suite: Some("aes256-sha256".into()),
+        endpoints: vec![
+            endpoint("192.0.2.12", EndpointWay::Direct),
+            endpoint("192.0.2.13", EndpointWay::Untried),
+            endpoint("192.0.2.14", EndpointWay::Gateway),
+        ],
+        ignored_routes: vec!["0.0.0.0/0 via 192.0.2.12: it is too much".into()],
+        ..GroupStatus::default()
+    };
+    let refused = GroupStatus {
+        state: GroupState::Refused,
+        reason: Some("it is a counter mode".into()),
+        ..GroupStatus::default()
+    };
+    for (group, expected) in [
+        (
+            in_use,
+            &[
+                "aes256-sha256, not checked for replayed packets",
+                "10.30.2.0/24 and 10.30.3.7/32 (learned) at 192.0.2.12 directly\n",
+                "192.0.2.13 directly, not heard from yet",
+                "192.0.2.14 through the gateway",
+                "Not used   0.0.0.0/0 via 192.0.2.12: it is too much",
+            ][..],
+        ),
+        (refused, &["not used: it is a counter mode"]),
+    ] {
+        let status = Status { group: Some(group), ..connected() };
+        let helper = FakeHelper::new(false, move |_| Ok(Reply::Statuses(vec![status.clone()])));
+        let shown = text(&helper.run(&["status"]).stdout).to_owned();
+        for words in expected {
+            assert!(shown.contains(words), "{words:?} is not in {shown}");
+        }
+    }
 }
 
 #[test]

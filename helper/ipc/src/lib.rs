@@ -8,6 +8,7 @@
 mod client;
 mod error;
 mod frame;
+mod group;
 mod message;
 mod peer;
 mod server;
@@ -16,6 +17,7 @@ mod status;
 pub use client::{Client, ClientError, ClientOptions, Event, Events, default_socket};
 pub use error::{ErrorCode, ErrorInfo};
 pub use frame::{FrameError, MAX_FRAME, read_frame, write_frame};
+pub use group::{EndpointStatus, EndpointWay, GroupState, GroupStatus};
 pub use message::{
     Blob, ClientMessage, CredentialField, CredentialReason, CredentialRequest, Credentials, Hello, Imported,
     PROTOCOL, ProfilePaths, ProfileShown, ProfileSource, ProfileSummary, Reply, Request, ServerMessage,

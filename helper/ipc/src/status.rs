@@ -4,7 +4,7 @@ use ropewalk_profile::Policy;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-use crate::ErrorInfo;
+use crate::{ErrorInfo, GroupStatus};
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, TS)]
@@ -82,6 +82,8 @@ pub struct Status {
     pub paths: Vec<PathStatus>,
     /// Why there is one path and no more, in words; `null` when there are several, or none.
     pub alone: Option<String>,
+    /// The group of a connection with a multi-point SA; `null` when the profile wants none.
+    pub group: Option<GroupStatus>,
     /// What was negotiated.
     pub features: Features,
     /// Why the connection failed, why it is being brought back, or what is wrong with it while it stands.
@@ -111,6 +113,12 @@ impl Status {
         }
         for path in &mut copy.paths {
             (path.bytes_in, path.bytes_out, path.rtt_ms, path.loss) = (0, 0, None, 0.0);
+        }
+        if let Some(group) = &mut copy.group {
+            group.totals = Totals::default();
+            for endpoint in &mut group.endpoints {
+                (endpoint.bytes_out, endpoint.packets_out) = (0, 0);
+            }
         }
         copy
     }

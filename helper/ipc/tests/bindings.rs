@@ -12,9 +12,10 @@
 use std::path::Path;
 
 use ropewalk_ipc::{
-    ChildSa, CredentialField, CredentialReason, CredentialRequest, DnsStatus, ErrorCode, ErrorInfo, Features,
-    GatewayStatus, IkeSa, Imported, InterfaceKind, Method, PathState, PathStatus, Policy, Preview,
-    ProfilePaths, ProfileShown, ProfileSource, ProfileSummary, State, Status, Totals, Traffic,
+    ChildSa, CredentialField, CredentialReason, CredentialRequest, DnsStatus, EndpointStatus, EndpointWay,
+    ErrorCode, ErrorInfo, Features, GatewayStatus, GroupState, GroupStatus, IkeSa, Imported, InterfaceKind,
+    Method, PathState, PathStatus, Policy, Preview, ProfilePaths, ProfileShown, ProfileSource,
+    ProfileSummary, State, Status, Totals, Traffic,
 };
 use ts_rs::TS;
 
@@ -49,6 +50,10 @@ fn bindings() -> String {
         PathState,
         InterfaceKind,
         PathStatus,
+        GroupState,
+        GroupStatus,
+        EndpointWay,
+        EndpointStatus,
         Features,
         Totals,
         Traffic,

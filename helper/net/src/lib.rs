@@ -5,6 +5,7 @@
 //!   (what both have in common is not touched), [`Network::undo`] leaves what was there before. Whatever is to
 //!   be changed is first written to a journal, from which [`Network::sweep`] removes what a killed helper left.
 //! - [`Monitor`]: what interfaces there are, and which of them lead outside.
+//! - [`NextHops`]: routes with a next hop that others put on a tunnel's device.
 //! - [`open_path_socket`]: UDP sockets that do not loop into the tunnel.
 //!
 //! # Routes without loops
@@ -53,7 +54,9 @@ pub use config::{
     NetworkSettings, Offloads, SweepReport, TunRequest, TunnelConfig, VNET_HDR_LEN, far_end,
 };
 pub use error::NetError;
-pub use snapshot::{Candidate, DefaultRoute, Interface, InterfaceAddress, InterfaceKind, RouteTo, Snapshot};
+pub use snapshot::{
+    Candidate, DefaultRoute, Interface, InterfaceAddress, InterfaceKind, NextHop, RouteTo, Snapshot,
+};
 pub use socket::PathSocket;
 
 #[cfg(target_os = "linux")]
@@ -63,4 +66,4 @@ use macos as platform;
 #[cfg(target_os = "windows")]
 use windows as platform;
 
-pub use platform::{Monitor, Network, TunDevice, open_path_socket, send_fragmentable};
+pub use platform::{Monitor, Network, NextHops, TunDevice, open_path_socket, send_fragmentable};

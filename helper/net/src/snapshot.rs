@@ -149,6 +149,15 @@ impl Snapshot {
     }
 }
 
+/// A network, and the next hop that a route on a tunnel's device gives for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// The network.
+    pub prefix: IpNet,
+    /// The next hop.
+    pub via: IpAddr,
+}
+
 /// How the system would send to a destination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteTo {

@@ -10,8 +10,8 @@ macro_rules! unsupported_platform {
         use tokio::sync::watch;
 
         use crate::{
-            Applied, DeviceRef, DnsManager, NetError, NetworkSettings, Offloads, PathSocket, RouteTo,
-            Snapshot, SweepReport, TunRequest, TunnelConfig,
+            Applied, DeviceRef, DnsManager, NetError, NetworkSettings, NextHop, Offloads, PathSocket,
+            RouteTo, Snapshot, SweepReport, TunRequest, TunnelConfig,
         };
 
         fn unsupported<T>(what: &'static str) -> Result<T, NetError> {
@@ -190,6 +190,28 @@ macro_rules! unsupported_platform {
                 _mark: u32,
                 _interface: Option<&str>,
             ) -> Result<RouteTo, NetError> {
+                match self.never {}
+            }
+        }
+
+        /// Next hops on a device; not written for this platform yet.
+        #[derive(Debug)]
+        pub struct NextHops {
+            never: std::convert::Infallible,
+        }
+
+        impl NextHops {
+            /// Starts watching.
+            ///
+            /// # Errors
+            /// Always [`NetError::Unsupported`].
+            pub async fn start(_device: u32) -> Result<Self, NetError> {
+                unsupported("watching the routes of a tunnel device")
+            }
+
+            /// The next hops now, and every later state.
+            #[must_use]
+            pub fn watch(&self) -> watch::Receiver<Arc<Vec<NextHop>>> {
                 match self.never {}
             }
         }

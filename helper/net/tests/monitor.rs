@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{World, config, device, isolated, sh};
-use ropewalk_net::{Family, InterfaceKind, Monitor, NetError, Snapshot};
+use ropewalk_net::{Family, InterfaceKind, Monitor, NetError, NextHop, NextHops, Snapshot};
 use tokio::sync::watch;
 
 /// Waits for a snapshot of which something holds.
@@ -175,5 +175,48 @@ fn what_is_lost_is_told_without_waiting_for_the_end_of_the_burst() {
             went = went.min(began.elapsed());
         }
         assert!(went + Duration::from_millis(15) < came, "gone after {went:?}, there after {came:?}");
+    });
+}
+
+#[test]
+fn next_hops_on_a_device_are_told_as_they_come_and_go_in_any_table() {
+    isolated("next_hops_on_a_device_are_told_as_they_come_and_go_in_any_table", |world: World| async move {
+        let tun = device("rwtun0");
+        let network = world.network().await;
+        network.apply(&config(&tun, &["10.9.0.2", "fd00::2"], &["10.9.0.0/16", "fd00::/16"])).await.unwrap();
+        let before = NextHops::start(tun.index()).await.unwrap();
+        let mut states = before.watch();
+        assert!(states.borrow().is_empty(), "the tunnel's own routes have none");
+        let shown = |hops: &Arc<Vec<NextHop>>| -> Vec<String> {
+            hops.iter().map(|hop| format!("{} {}", hop.prefix, hop.via)).collect()
+        };
+        let name = tun.name();
+        sh(&format!("ip route add 10.9.1.0/24 via 192.0.2.7 dev {name} onlink table 88 metric 20"));
+        sh(&format!("ip route add 10.9.2.0/24 via inet6 2001:db8::7 dev {name} onlink"));
+        sh(&format!("ip -6 route add fd00:1::/48 via 2001:db8::7 dev {name} onlink table 88"));
+        sh(&format!("ip -6 route add fd00:2::/48 via 64:ff9b::192.0.2.7 dev {name} onlink table 88"));
+        // Others' routes, those without a next hop, and the worse of two are none of it.
+        sh("ip route add 10.9.3.0/24 via 192.0.2.1 dev wan0");
+        sh(&format!("ip route add 10.9.4.0/24 dev {name}"));
+        sh(&format!("ip route add 10.9.1.0/24 via 192.0.2.8 dev {name} onlink metric 30"));
+        let expected = [
+            "10.9.1.0/24 192.0.2.7",
+            "10.9.2.0/24 2001:db8::7",
+            "fd00:1::/48 2001:db8::7",
+            "fd00:2::/48 64:ff9b::c000:207",
+        ];
+        let waiting =
+            tokio::time::timeout(Duration::from_secs(10), states.wait_for(|now| shown(now) == expected))
+                .await;
+        waiting.unwrap_or_else(|_| panic!("never seen: {expected:?}")).unwrap();
+        let after = NextHops::start(tun.index()).await.unwrap();
+        assert_eq!(shown(&after.watch().borrow()), expected, "those that are there at the start");
+        sh("ip route flush table 88");
+        sh("ip -6 route flush table 88");
+        let expected = ["10.9.1.0/24 192.0.2.8", "10.9.2.0/24 2001:db8::7"];
+        let waiting =
+            tokio::time::timeout(Duration::from_secs(10), states.wait_for(|now| shown(now) == expected))
+                .await;
+        waiting.unwrap_or_else(|_| panic!("never seen: {expected:?}")).unwrap();
     });
 }

@@ -345,6 +345,10 @@ pub struct MultiPointSa {
     pub allow_sha1: bool,
     /// Which network is behind which endpoint.
     pub routes: Vec<MultiPointRoute>,
+    /// Networks within which routes to endpoints may be learned, by a routing daemon that puts them on the tunnel's device
+    /// with the endpoint's address as next hop; none by default. `routes` win over what is learned.
+    #[schemars(with = "Vec<String>")]
+    pub learn_routes: Vec<IpNet>,
 }
 
 /// A network behind another endpoint.

@@ -55,6 +55,7 @@ fn every_default_is_as_published() {
     assert_eq!((paths.policy, paths.use_metered), (Policy::Failover, UseMetered::Standby));
     assert_eq!(paths.keep_old_ike_sa_notify, 50213);
     assert!(!profile.multi_point_sa.enabled && !profile.multi_point_sa.allow_sha1);
+    assert!(profile.multi_point_sa.learn_routes.is_empty());
     assert!(unsupported(&profile).is_ok());
 }
 
@@ -86,6 +87,7 @@ servers = ["10.0.0.53"]
 domains = ["example.com"]
 [multi_point_sa]
 routes = [{ prefix = "10.30.2.0/24", endpoint = "203.0.113.7" }]
+learn_routes = ["10.30.0.0/16", "fd30::/16"]
 "#;
     let profile = parse(text).unwrap();
     assert_eq!(profile.gateway.addresses.len(), 2);

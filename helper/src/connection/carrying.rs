@@ -39,6 +39,7 @@ impl Tunnel {
         if let Some(pump) = &self.pump {
             self.group.carried_from(pump, carriage.carrying.path.local.ip());
         }
+        self.group_surrounded();
         self.carrying.carriage = Some(carriage);
         self.apply_carriage();
     }
@@ -95,7 +96,8 @@ impl Tunnel {
             let child = self.children.iter().find(|child| child.sa.spi_in == lane.spi_in)?;
             let link = self.links.get(lane.path.link)?;
             let suites = self.group.suites().chain([child.suite]);
-            suites.map(|suite| suite.inner_mtu(link.path_mtu, lane.path.remote.is_ipv6())).min()
+            let ipv6 = lane.path.remote.is_ipv6() || self.group.sends_ipv6();
+            suites.map(|suite| suite.inner_mtu(link.path_mtu, ipv6)).min()
         });
         fits.min()
     }

@@ -101,6 +101,11 @@ impl Links {
         }
     }
 
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter()
+    }
+
     /// The link of that name.
     #[must_use]
     pub fn get(&self, id: u32) -> Option<&Link> {

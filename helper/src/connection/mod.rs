@@ -25,10 +25,10 @@ use ropewalk_datapath::{Event, EventReceiver};
 use ropewalk_ike::exchange::Path;
 use ropewalk_ike::time::Instant;
 use ropewalk_ipc::{CredentialField, CredentialReason, Credentials, ErrorCode, ErrorInfo, State};
-use ropewalk_net::Candidate;
+use ropewalk_net::{Candidate, NextHop};
 use ropewalk_session::{Command as Wish, CredentialReason as Why, Phase, Session, Unreached, Uplink};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
 use crate::clock;
@@ -145,6 +145,8 @@ impl Connection {
         let mut networks = self.platform.monitor.watch();
         let mut disturbances = self.platform.network.disturbances();
         let mut sleeps = self.platform.sleep.watch();
+        let learning = self.tunnel.next_hops().await;
+        let mut next_hops = learning.as_ref().map(ropewalk_net::NextHops::watch);
         let mut told_to_end = false;
         self.tell_uplinks();
         self.session.connect(clock::wall());
@@ -187,6 +189,7 @@ impl Connection {
                         self.network_changed().await;
                     }
                 }
+                Some(found) = newest(&mut next_hops) => self.tunnel.group_found(found),
                 changed = sleeps.changed() => {
                     if changed.is_ok() {
                         self.sleep = *sleeps.borrow_and_update();
@@ -399,7 +402,7 @@ impl Connection {
                 Event::UnknownSpi { spi, remote, .. } => {
                     self.session.unknown_spi(now, spi, remote, &mut self.rng);
                 }
-                Event::PathMtu { socket, mtu, .. } => self.tunnel.path_mtu(socket, mtu),
+                Event::PathMtu { socket, remote, mtu } => self.tunnel.path_mtu(now, socket, remote, mtu),
                 Event::SocketError { socket, errno, remote } => {
                     tracing::debug!(errno, ?remote, "the socket reports an error");
                     if self.tunnel.group_refused(now, socket, remote) {
@@ -518,6 +521,13 @@ impl Connection {
         let finding = self.finding.as_ref().and_then(Option::as_ref);
         self.shown.publish(&self.context, state, &snapshot, finding, (&self.tunnel, &self.networks));
     }
+}
+
+/// The next hops on the device when they change; nothing when nobody watches them.
+async fn newest(watch: &mut Option<watch::Receiver<Arc<Vec<NextHop>>>>) -> Option<Arc<Vec<NextHop>>> {
+    let watch = watch.as_mut()?;
+    watch.changed().await.ok()?;
+    Some(Arc::clone(&watch.borrow_and_update()))
 }
 
 /// All addresses of a name, each once, in the system's order.

@@ -103,6 +103,7 @@ fn fill(
     status.children = tunnel.children().map(child).collect();
     status.totals = totals(tunnel);
     status.paths = snapshot.paths.iter().map(|path| path_status(path, snapshot, tunnel, networks)).collect();
+    status.group = tunnel.group.status(snapshot);
     status.alone = snapshot.alone.map(|alone| why_alone(alone).to_owned());
     match tunnel.configured() {
         Some(configured) => {
@@ -204,7 +205,12 @@ fn child(installed: &Installed) -> ChildSa {
 
 fn totals(tunnel: &Tunnel) -> Totals {
     let ((bytes_in, packets_in), (bytes_out, packets_out)) = tunnel.retired();
-    let mut totals = Totals { bytes_in, bytes_out, packets_in, packets_out };
+    // What members send each other directly goes by no CHILD_SA.
+    let mut totals = tunnel.group.totals();
+    totals.bytes_in += bytes_in;
+    totals.packets_in += packets_in;
+    totals.bytes_out += bytes_out;
+    totals.packets_out += packets_out;
     for child in tunnel.children() {
         let (inbound, outbound) = (child.inbound.counters(), child.outbound.counters());
         totals.bytes_in += inbound.bytes;

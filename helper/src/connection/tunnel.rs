@@ -13,11 +13,10 @@ use ropewalk_datapath::{
 use ropewalk_esp::{EspSuite, InboundSa, OutboundSa};
 use ropewalk_ike::exchange::child::{ChildSa, Mode};
 use ropewalk_ike::exchange::{Path, Transmit};
-use ropewalk_ike::multi_point::rollover::Action;
 use ropewalk_ike::time::Instant;
 use ropewalk_ike::wire::TrafficSelectors;
 use ropewalk_ipc::{ErrorCode, ErrorInfo};
-use ropewalk_net::{Applied, DnsConfig, NetError, TunDevice, TunRequest, TunnelConfig};
+use ropewalk_net::{Applied, DnsConfig, NetError, NextHops, TunDevice, TunRequest, TunnelConfig};
 use ropewalk_profile::{AddressSource, Profile, TunnelMode};
 use ropewalk_session::{InnerSettings, Traffic};
 
@@ -128,7 +127,7 @@ impl Tunnel {
             fixed_mtu: context.profile.tunnel.mtu,
             retired_in: (0, 0),
             retired_out: (0, 0),
-            group: Group::new(&context.profile.multi_point_sa.routes),
+            group: Group::new(&context.profile.multi_point_sa),
         };
         Ok((tunnel, events))
     }
@@ -199,6 +198,7 @@ impl Tunnel {
             ropewalk_keylog::child(folder, &child, link.path);
         }
         self.children.push(Installed { sa: child, inbound, outbound: OutboundHandle::new(outbound), suite });
+        self.group_surrounded();
         Ok(())
     }
 
@@ -213,40 +213,6 @@ impl Tunnel {
             pump.remove_inbound(spi_in);
         }
         self.leave_carriage(spi_in, (inbound.bytes, outbound.bytes));
-    }
-
-    /// Installs, uses or forgets an SA of the group.
-    pub fn group(&mut self, action: Action) {
-        let Some(pump) = &self.pump else { return };
-        let with_gateway = self.children.last().map(|child| &child.sa);
-        let of = |side: Option<&TrafficSelectors>| side.map(selectors).unwrap_or_default();
-        let ours = of(with_gateway.map(|sa| &sa.ts_local));
-        let theirs = of(with_gateway.map(|sa| &sa.ts_remote));
-        self.group.perform(pump, action, &ours, &theirs);
-        self.fit_mtu();
-    }
-
-    /// An authentic packet of the group came from here.
-    pub fn group_heard(&mut self, now: Instant, remote: SocketAddr) {
-        if let Some(pump) = &self.pump {
-            self.group.heard(pump, now, remote);
-        }
-    }
-
-    /// A socket reports an error; whether it is one of the group's.
-    pub fn group_refused(&mut self, now: Instant, socket: SocketId, remote: Option<SocketAddr>) -> bool {
-        let ours = self.group.owns(socket);
-        if let (true, Some(pump), Some(remote)) = (ours, &self.pump, remote) {
-            self.group.refused(pump, now, remote.ip());
-        }
-        ours
-    }
-
-    /// Looks at what the group's endpoints were sent, and at the clock.
-    pub fn group_tick(&mut self, now: Instant) {
-        if let Some(pump) = &self.pump {
-            self.group.tick(pump, now);
-        }
     }
 
     /// Gives the device its addresses, routes and DNS.
@@ -317,8 +283,11 @@ impl Tunnel {
         Ok(())
     }
 
-    /// The path of this socket carries no packets above `mtu` octets.
-    pub fn path_mtu(&mut self, socket: SocketId, mtu: u16) {
+    /// The way by this socket carries no packets above `mtu` octets.
+    pub fn path_mtu(&mut self, now: Instant, socket: SocketId, remote: SocketAddr, mtu: u16) {
+        if self.group_path_mtu(now, socket, remote, mtu) {
+            return;
+        }
         if self.links.path_mtu(socket, mtu) {
             tracing::info!(path = mtu, inner = self.inner_mtu(), "the path MTU changed");
             self.fit_mtu();
@@ -390,6 +359,18 @@ impl Tunnel {
         self.children.iter().filter(sending).chain(self.children.iter().filter(move |child| !sending(child)))
     }
 
+    /// Watches the routes that others put on the device, when the profile wants them.
+    pub async fn next_hops(&self) -> Option<NextHops> {
+        let device = self.device.as_ref().filter(|_| self.group.learns())?;
+        match NextHops::start(device.index()).await {
+            Ok(watch) => Some(watch),
+            Err(error) => {
+                tracing::warn!(%error, "routes to members of the group cannot be learned");
+                None
+            }
+        }
+    }
+
     /// How the system looks.
     #[must_use]
     pub fn configured(&self) -> Option<&Configured> {
@@ -402,7 +383,7 @@ impl Tunnel {
         (self.retired_in, self.retired_out)
     }
 
-    fn inner_mtu(&self) -> u16 {
+    pub(super) fn inner_mtu(&self) -> u16 {
         if self.fixed_mtu != 0 {
             return self.fixed_mtu;
         }
@@ -424,7 +405,8 @@ impl Drop for Tunnel {
     }
 }
 
-fn selectors(wire: &TrafficSelectors) -> Vec<Selector> {
+/// As the pump wants them.
+pub(super) fn selectors(wire: &TrafficSelectors) -> Vec<Selector> {
     wire.selectors
         .iter()
         .map(|selector| Selector {

@@ -12,6 +12,7 @@ use ropewalk_gateway::{Gateway, Settings};
 use ropewalk_ike::crypto::{IkeCipher, IkeKeys};
 use ropewalk_ike::error::PeerMisbehaved;
 use ropewalk_ike::exchange::config::InitiatorConfig;
+use ropewalk_ike::exchange::group::GroupEvent;
 use ropewalk_ike::exchange::initiator::{Established, HandshakeError, Initiator};
 use ropewalk_ike::exchange::protect::Protection;
 use ropewalk_ike::exchange::sa::{IkeSa, SaEvent};
@@ -82,6 +83,8 @@ pub struct Duel {
     pub gateway: Gateway,
     /// What was learnt when the client got in.
     pub known: Option<Known>,
+    /// What the client was told of a group's SA.
+    pub group: Vec<GroupEvent>,
     /// On their way: who sent it, and what.
     pub in_flight: VecDeque<(Role, Vec<u8>)>,
     client_rng: ChaCha20Rng,
@@ -126,6 +129,7 @@ impl Duel {
             client: Stage::Attempt(Box::new(attempt)),
             gateway: Gateway::new(settings, WALL_CLOCK),
             known: None,
+            group: Vec::new(),
             in_flight: VecDeque::new(),
             client_rng,
             gateway_rng: ChaCha20Rng::seed_from_u64(seed ^ 0x6a7e),
@@ -223,6 +227,9 @@ impl Duel {
             while let Some(event) = sa.poll_event() {
                 let closed = matches!(event, SaEvent::Closed(_));
                 assert!(!closed || sa.children().is_empty(), "an IKE_SA that is over has CHILD_SAs");
+                if let SaEvent::Group(event) = event {
+                    self.group.push(event);
+                }
             }
         }
         let gateway = &mut self.gateway;

@@ -23,6 +23,7 @@ export const nothing: AppView = {
     children: [],
     paths: [],
     alone: null,
+    group: null,
     features: {
       mobike: false,
       keep_old_ike_sa: false,

@@ -6,6 +6,7 @@ mod metered;
 mod monitor;
 mod netlink;
 mod network;
+mod next_hops;
 mod plan;
 mod socket;
 mod sysctl;
@@ -13,5 +14,6 @@ mod tun;
 
 pub use monitor::Monitor;
 pub use network::Network;
+pub use next_hops::NextHops;
 pub use socket::{open_path_socket, send_fragmentable};
 pub use tun::TunDevice;

@@ -273,8 +273,8 @@ fn address(message: &AddressMessage) -> Option<InterfaceAddress> {
     })
 }
 
-/// A default route's interfaces, each with its router.
-fn next_hops(route: &RouteMessage) -> Vec<(u32, DefaultRoute)> {
+/// A route's interfaces, each with its router.
+pub(super) fn next_hops(route: &RouteMessage) -> Vec<(u32, DefaultRoute)> {
     let (mut index, mut gateway, mut metric, mut several) = (None, None, 0, Vec::new());
     for attribute in &route.attributes {
         match attribute {

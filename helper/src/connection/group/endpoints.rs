@@ -5,6 +5,7 @@
 //! through the gateway for a while, and tried again, each time later. Whatever comes from it ends the detour. Who is only
 //! sent to and never answers is reached, in turn, directly and through the gateway.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -35,6 +36,12 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// Whether anything came from it since it was last given up, or since the last move.
+    #[must_use]
+    pub fn was_heard(&self) -> bool {
+        self.heard.is_some()
+    }
+
     /// Whether it is sent to directly.
     #[must_use]
     pub fn is_direct(&self) -> bool {
@@ -42,31 +49,31 @@ impl Endpoint {
     }
 }
 
-/// All endpoints that the profile lists.
+/// All endpoints that there are routes to.
 #[derive(Debug, Default)]
 pub struct Endpoints {
     all: Vec<Endpoint>,
 }
 
 impl Endpoints {
-    /// Those behind these routes.
-    #[must_use]
-    pub fn new(routes: &[MultiPointRoute]) -> Self {
-        let mut all: Vec<Endpoint> = Vec::new();
+    /// From now on there are those behind these routes. What is known of one that stays is kept.
+    pub fn set(&mut self, routes: &[MultiPointRoute]) {
+        let mut networks: BTreeMap<IpAddr, Vec<IpNet>> = BTreeMap::new();
         for route in routes {
-            match all.iter_mut().find(|endpoint| endpoint.address == route.endpoint) {
-                Some(endpoint) => endpoint.networks.push(route.prefix),
-                None => all.push(Endpoint {
-                    address: route.endpoint,
-                    networks: vec![route.prefix],
-                    unanswered: None,
-                    heard: None,
-                    detour_until: None,
-                    next_detour: DETOUR.0,
-                }),
-            }
+            networks.entry(route.endpoint).or_default().push(route.prefix);
         }
-        Self { all }
+        self.all.retain(|endpoint| networks.contains_key(&endpoint.address));
+        for endpoint in &mut self.all {
+            endpoint.networks = networks.remove(&endpoint.address).unwrap_or_default();
+        }
+        self.all.extend(networks.into_iter().map(|(address, networks)| Endpoint {
+            address,
+            networks,
+            unanswered: None,
+            heard: None,
+            detour_until: None,
+            next_detour: DETOUR.0,
+        }));
     }
 
     /// All of them.
@@ -140,9 +147,9 @@ fn go_round(now: Instant, endpoint: &mut Endpoint) {
     tracing::info!(
         address = %endpoint.address,
         seconds = detour.as_secs(),
-        "an endpoint of the group does not answer and is reached through the gateway"
+        "an endpoint of the group cannot be reached directly and is reached through the gateway"
     );
-    endpoint.unanswered = None;
+    (endpoint.unanswered, endpoint.heard) = (None, None);
     endpoint.detour_until = Some(now + detour);
     endpoint.next_detour = (detour * 2).min(DETOUR.1);
 }
@@ -156,7 +163,8 @@ mod tests {
 
     fn one() -> (Endpoints, Instant) {
         let route = |prefix: &str| MultiPointRoute { prefix: prefix.parse().unwrap(), endpoint: B };
-        let endpoints = Endpoints::new(&[route("10.30.2.0/24"), route("fd30:2::/48")]);
+        let mut endpoints = Endpoints::default();
+        endpoints.set(&[route("10.30.2.0/24"), route("fd30:2::/48")]);
         (endpoints, Instant::from_start(100 * SECOND))
     }
 
@@ -169,6 +177,24 @@ mod tests {
         let (endpoints, _) = one();
         assert_eq!(endpoints.all().len(), 1);
         assert_eq!(endpoints.all()[0].networks.len(), 2);
+    }
+
+    #[test]
+    fn routes_that_come_and_go_change_nothing_for_an_endpoint_that_stays() {
+        let (mut endpoints, now) = one();
+        endpoints.sent(now, B);
+        assert!(endpoints.tick(now + PATIENCE));
+        let route = |prefix: &str, endpoint| MultiPointRoute { prefix: prefix.parse().unwrap(), endpoint };
+        let other = "2001:db8::3".parse().unwrap();
+        endpoints.set(&[route("10.30.4.0/24", B), route("10.30.3.0/24", other)]);
+        let shown: Vec<_> = endpoints
+            .all()
+            .iter()
+            .map(|one| (one.address, one.networks[0].to_string(), one.is_direct()))
+            .collect();
+        assert_eq!(shown, [(B, "10.30.4.0/24".into(), false), (other, "10.30.3.0/24".into(), true)]);
+        endpoints.set(&[]);
+        assert!(endpoints.all().is_empty());
     }
 
     #[test]

@@ -2,13 +2,21 @@
 //!
 //! Endpoints send to each other's port 4500, so there is a socket on that port beside the ones towards the gateway. Each
 //! endpoint has an outbound SA of its own from the same keys: sequence numbers of a group say nothing, for many send, but
-//! IVs must not repeat, so each has a random salt for them. Packets to networks without a route in the profile, and to those
-//! behind an endpoint that does not answer ([`endpoints`]), take the CHILD_SA with the gateway.
+//! IVs must not repeat, so each has a random salt for them. Routes to endpoints are those of the profile and those that
+//! were learned ([`learned`]). Packets to networks without one, and to those behind an endpoint that does not answer
+//! ([`endpoints`]), take the CHILD_SA with the gateway.
 
 mod endpoints;
+mod in_tunnel;
+mod learned;
+mod shown;
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
+use ipnet::IpNet;
 use ring::rand::{SecureRandom, SystemRandom};
 use ropewalk_datapath::{
     DataPath, DeviceId, Egress, Framing, InboundHandle, InboundSpec, OutboundHandle, Selector, SocketId,
@@ -17,65 +25,119 @@ use ropewalk_esp::{EspSuite, InboundSa, OutboundSa};
 use ropewalk_ike::multi_point::group_sa::GroupSa;
 use ropewalk_ike::multi_point::rollover::Action;
 use ropewalk_ike::time::Instant;
-use ropewalk_net::{Family, PathSocket, open_path_socket};
-use ropewalk_profile::MultiPointRoute;
+use ropewalk_net::{Family, NextHop, PathSocket, open_path_socket};
+use ropewalk_profile::{MultiPointRoute, MultiPointSa};
 
 use super::tunnel::InstallError;
 use endpoints::Endpoints;
+use learned::{Bounds, Unfit};
 
 /// Where endpoints listen (RFC 3948).
 const PORT: u16 = 4500;
 
 struct Member {
+    sa: GroupSa,
     suite: EspSuite,
-    inbound: InboundHandle,
-    /// One for each endpoint, in the order of [`Endpoints::all`].
-    outbound: Vec<OutboundHandle>,
-    /// When the last packet known of left by each.
-    seen: Vec<Option<Instant>>,
+    /// `None` until there is a CHILD_SA with the gateway, which says what may come in.
+    inbound: Option<InboundHandle>,
+    /// Of endpoints that were sent to.
+    outbound: BTreeMap<IpAddr, Sender>,
+}
+
+struct Sender {
+    handle: OutboundHandle,
+    /// When the last packet known of left by it.
+    seen: Option<Instant>,
+}
+
+/// What of the connection bounds what the group does.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// The device's inner addresses and the networks behind it.
+    pub ours: Vec<Selector>,
+    /// What may be reached by the CHILD_SA with the gateway. It is taken from other endpoints as well: whoever has no route
+    /// here may have one in its own profile.
+    pub theirs: Vec<Selector>,
+    /// Outer addresses of the gateway.
+    pub gateway: Vec<IpAddr>,
+    /// Outer addresses of this computer.
+    pub own: Vec<IpAddr>,
 }
 
 /// The group's part of the data plane.
 pub struct Group {
+    settings: MultiPointSa,
     endpoints: Endpoints,
-    /// Those of an SA that is used; `None` for an address family without a socket.
+    /// Routes on the device as they are, those of them that are used, and why others are not.
+    found: Arc<Vec<NextHop>>,
+    learned: Vec<MultiPointRoute>,
+    unfit: Vec<(NextHop, Unfit)>,
+    /// Those of an SA that is used; without one of an address family that cannot be used.
     sockets: Vec<(Family, SocketId)>,
     members: Vec<Member>,
     sending: Option<u32>,
     local: Option<IpAddr>,
-    /// The networks behind the endpoints.
-    theirs: Vec<Selector>,
+    /// The networks in the pump's table, by which SA and where to.
+    routed: BTreeMap<IpNet, (u32, IpAddr)>,
+    /// Octets and packets received and sent by SAs that are gone.
+    retired: shown::Counts,
 }
 
 impl Group {
-    /// A group of the endpoints behind these routes.
-    pub fn new(routes: &[MultiPointRoute]) -> Self {
+    /// A group of the endpoints behind the profile's routes.
+    pub fn new(settings: &MultiPointSa) -> Self {
+        let mut endpoints = Endpoints::default();
+        endpoints.set(&settings.routes);
         Self {
-            endpoints: Endpoints::new(routes),
+            settings: settings.clone(),
+            endpoints,
+            found: Arc::default(),
+            learned: Vec::new(),
+            unfit: Vec::new(),
             sockets: Vec::new(),
             members: Vec::new(),
             sending: None,
             local: None,
-            theirs: routes.iter().map(|route| Selector::network(route.prefix)).collect(),
+            routed: BTreeMap::new(),
+            retired: shown::Counts::default(),
         }
     }
 
-    /// Does what the session says. `ours` are the device's inner addresses and the networks behind it; `theirs` is what may
-    /// be reached by the CHILD_SA with the gateway, and is taken from other endpoints as well: whoever has no route here may
-    /// have one in its own profile.
-    pub fn perform(&mut self, pump: &DataPath, action: Action, ours: &[Selector], theirs: &[Selector]) {
+    /// Whether routes on the device are to be looked at.
+    pub fn learns(&self) -> bool {
+        self.settings.enabled && !self.settings.learn_routes.is_empty()
+    }
+
+    /// Does what the session says.
+    pub fn perform(&mut self, pump: &DataPath, action: Action, around: &Surroundings) {
         match action {
             Action::Install(sa) => {
                 self.open_sockets(pump);
-                if let Err(error) = self.install(pump, &sa, ours, theirs) {
-                    tracing::error!(spi = format_args!("{:08x}", sa.spi), %error, "an SA of the group is not used");
+                let spi = sa.spi;
+                match EspSuite::of_group(sa.encr, sa.key_bits, sa.integ) {
+                    Ok(suite) => {
+                        self.members.push(Member {
+                            sa: *sa,
+                            suite,
+                            inbound: None,
+                            outbound: BTreeMap::new(),
+                        });
+                        self.admit(pump, around);
+                    }
+                    Err(error) => not_used(spi, &error),
                 }
             }
             Action::SendWith(spi) => self.sending = Some(spi),
             Action::Remove(spi) => {
-                self.members.retain(|member| member.inbound.spi() != spi);
                 self.sending = self.sending.filter(|sending| *sending != spi);
-                pump.remove_inbound(spi);
+                // What leaves by it is led away first.
+                self.route(pump);
+                for gone in self.members.extract_if(.., |member| member.sa.spi == spi) {
+                    self.retired.add_member(&gone);
+                    if gone.inbound.is_some() {
+                        pump.remove_inbound(spi);
+                    }
+                }
             }
         }
         self.route(pump);
@@ -84,20 +146,64 @@ impl Group {
         }
     }
 
+    /// What bounds the group may have changed.
+    pub fn surrounded(&mut self, pump: &DataPath, around: &Surroundings) {
+        self.admit(pump, around);
+        self.judge(pump, around);
+    }
+
+    /// The routes on the device are these now.
+    pub fn found(&mut self, pump: &DataPath, found: Arc<Vec<NextHop>>, around: &Surroundings) {
+        self.found = found;
+        self.judge(pump, around);
+    }
+
+    fn judge(&mut self, pump: &DataPath, around: &Surroundings) {
+        let bounds = Bounds {
+            within: &self.settings.learn_routes,
+            listed: &self.settings.routes,
+            granted: &around.theirs,
+            gateway: &around.gateway,
+            own: &around.own,
+        };
+        let (learned, unfit) = learned::judge(&self.found, bounds);
+        for (hop, why) in unfit.iter().filter(|one| !self.unfit.contains(one)).take(shown::MOST_SAID) {
+            tracing::info!(prefix = %hop.prefix, via = %hop.via, %why, "a learned route of the group is not used");
+        }
+        self.unfit = unfit;
+        if self.learned == learned {
+            return;
+        }
+        tracing::info!(used = learned.len(), "routes of the group were learned");
+        self.learned = learned;
+        let all: Vec<_> = self.settings.routes.iter().chain(&self.learned).cloned().collect();
+        self.endpoints.set(&all);
+        self.route(pump);
+        let endpoints = self.endpoints.all();
+        let is_known = |address: &IpAddr| endpoints.iter().any(|known| known.address == *address);
+        for member in &mut self.members {
+            member.outbound.retain(|address, sender| {
+                let stays = is_known(address);
+                if !stays {
+                    self.retired.add_sender(sender);
+                }
+                stays
+            });
+        }
+        self.retired.keep(is_known);
+    }
+
     /// Looks at what was sent since the last time, and at the clock.
     pub fn tick(&mut self, pump: &DataPath, now: Instant) {
-        let mut sent = Vec::new();
         for member in &mut self.members {
-            let handles = member.outbound.iter().zip(&mut member.seen).zip(self.endpoints.all());
-            for ((handle, seen), endpoint) in handles {
-                let last = handle.counters().last.map(Instant::from_start);
-                if let Some(last) = last.filter(|_| last > *seen) {
-                    *seen = Some(last);
-                    sent.push((last, endpoint.address));
+            for (address, sender) in &mut member.outbound {
+                let last = sender.handle.counters().last.map(Instant::from_start);
+                if let Some(last) = last.filter(|_| last > sender.seen) {
+                    sender.seen = Some(last);
+                    self.endpoints.sent(last, *address);
                 }
             }
         }
-        sent.into_iter().for_each(|(at, address)| self.endpoints.sent(at, address));
         if self.endpoints.tick(now) {
             self.route(pump);
         }
@@ -136,34 +242,38 @@ impl Group {
         self.members.iter().map(|member| member.suite)
     }
 
-    fn install(
-        &mut self,
-        pump: &DataPath,
-        sa: &GroupSa,
-        ours: &[Selector],
-        theirs: &[Selector],
-    ) -> Result<(), InstallError> {
-        let keys = |error: &dyn std::fmt::Display| InstallError::Keys(error.to_string());
-        let suite = EspSuite::of_group(sa.encr, sa.key_bits, sa.integ).map_err(|error| keys(&error))?;
-        let (encr, integ) = (&sa.keys.encr, &sa.keys.integ);
-        let outbound = self.endpoints.all().iter().map(|_| {
-            let outbound =
-                OutboundSa::new(sa.spi, suite, encr, integ, false).map_err(|error| keys(&error))?;
-            Ok(OutboundHandle::new(outbound.with_iv_salt(salt()?)))
-        });
-        let outbound = outbound.collect::<Result<Vec<_>, InstallError>>()?;
-        let inbound = InboundSa::of_many_senders(sa.spi, suite, encr, integ).map_err(|error| keys(&error))?;
-        let inbound = pump.add_inbound(InboundSpec {
-            sa: inbound,
-            sources: [self.theirs.as_slice(), theirs].concat(),
-            destinations: ours.to_vec(),
-            outer: None,
-            device: DeviceId::MAIN,
-            peer: None,
-        })?;
-        let seen = vec![None; outbound.len()];
-        self.members.push(Member { suite, inbound, outbound, seen });
-        Ok(())
+    /// Whether packets leave in IPv6, which takes more room.
+    pub fn sends_ipv6(&self) -> bool {
+        self.endpoints.all().iter().any(|endpoint| endpoint.address.is_ipv6())
+    }
+
+    /// Takes packets of the group once it is known what may come in.
+    fn admit(&mut self, pump: &DataPath, around: &Surroundings) {
+        if around.ours.is_empty() {
+            return;
+        }
+        // Whatever a route leads to is within what the gateway grants when it was learned, and may be elsewhere when it is
+        // the profile's.
+        let listed = self.settings.routes.iter().map(|route| Selector::network(route.prefix));
+        let sources: Vec<Selector> = listed.chain(around.theirs.iter().cloned()).collect();
+        for member in self.members.iter_mut().filter(|member| member.inbound.is_none()) {
+            let added = inbound(&member.sa, member.suite).and_then(|sa| {
+                let (sources, destinations) = (sources.clone(), around.ours.clone());
+                Ok(pump.add_inbound(InboundSpec {
+                    sa,
+                    sources,
+                    destinations,
+                    outer: None,
+                    device: DeviceId::MAIN,
+                    peer: None,
+                })?)
+            });
+            match added {
+                Ok(handle) => member.inbound = Some(handle),
+                Err(error) => not_used(member.sa.spi, &error),
+            }
+        }
+        self.members.retain(|member| member.inbound.is_some());
     }
 
     fn open_sockets(&mut self, pump: &DataPath) {
@@ -194,25 +304,81 @@ impl Group {
             }
         }
         self.endpoints.forget();
+        self.routed.clear();
     }
 
     /// Each endpoint's networks leave by the SA in use, or by what everything else leaves by.
-    fn route(&self, pump: &DataPath) {
-        let sending = self.members.iter().find(|member| Some(member.inbound.spi()) == self.sending);
-        for (at, endpoint) in self.endpoints.all().iter().enumerate() {
-            let socket = self.sockets.iter().find(|(family, _)| *family == Family::of(endpoint.address));
-            let sa = sending.and_then(|member| member.outbound.get(at)).filter(|_| endpoint.is_direct());
-            let egress = sa.zip(socket).map(|(sa, (_, socket))| {
-                let peer = SocketAddr::new(endpoint.address, PORT);
-                Egress { sa: sa.clone(), socket: *socket, peer }
-            });
-            for network in &endpoint.networks {
-                if let Err(error) = pump.set_route(*network, egress.clone().map(Into::into)) {
-                    tracing::warn!(%network, %error, "the pump refuses a route of the group");
+    fn route(&mut self, pump: &DataPath) {
+        let mut wanted: BTreeMap<IpNet, (u32, IpAddr)> = BTreeMap::new();
+        let sending = self.members.iter_mut().find(|member| Some(member.sa.spi) == self.sending);
+        if let Some(member) = sending.filter(|member| member.inbound.is_some()) {
+            for endpoint in self.endpoints.all().iter().filter(|endpoint| endpoint.is_direct()) {
+                let family = Family::of(endpoint.address);
+                if !self.sockets.iter().any(|(known, _)| *known == family) {
+                    continue;
+                }
+                match member.sender(endpoint.address) {
+                    Ok(_) => wanted.extend(
+                        endpoint.networks.iter().map(|net| (*net, (member.sa.spi, endpoint.address))),
+                    ),
+                    Err(error) => {
+                        tracing::warn!(address = %endpoint.address, %error, "an endpoint cannot be sent to")
+                    }
                 }
             }
         }
+        let gone: Vec<IpNet> =
+            self.routed.keys().filter(|network| !wanted.contains_key(network)).copied().collect();
+        for network in gone {
+            set_route(pump, network, None);
+        }
+        for (network, (spi, address)) in &wanted {
+            if self.routed.get(network) == Some(&(*spi, *address)) {
+                continue;
+            }
+            let socket = self.sockets.iter().find(|(family, _)| *family == Family::of(*address));
+            let member = self.members.iter().find(|member| member.sa.spi == *spi);
+            let sender = member.and_then(|member| member.outbound.get(address));
+            let egress = sender.zip(socket).map(|(sender, (_, socket))| Egress {
+                sa: sender.handle.clone(),
+                socket: *socket,
+                peer: SocketAddr::new(*address, PORT),
+            });
+            set_route(pump, *network, egress);
+        }
+        self.routed = wanted;
     }
+}
+
+impl Member {
+    /// The outbound SA of an endpoint.
+    fn sender(&mut self, address: IpAddr) -> Result<&Sender, InstallError> {
+        match self.outbound.entry(address) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => {
+                let (sa, suite) = (&self.sa, self.suite);
+                let outbound = OutboundSa::new(sa.spi, suite, &sa.keys.encr, &sa.keys.integ, false);
+                let outbound = outbound.map_err(|error| InstallError::Keys(error.to_string()))?;
+                let handle = OutboundHandle::new(outbound.with_iv_salt(salt()?));
+                Ok(place.insert(Sender { handle, seen: None }))
+            }
+        }
+    }
+}
+
+fn inbound(sa: &GroupSa, suite: EspSuite) -> Result<InboundSa, InstallError> {
+    let made = InboundSa::of_many_senders(sa.spi, suite, &sa.keys.encr, &sa.keys.integ);
+    made.map_err(|error| InstallError::Keys(error.to_string()))
+}
+
+fn set_route(pump: &DataPath, network: IpNet, egress: Option<Egress>) {
+    if let Err(error) = pump.set_route(network, egress.map(Into::into)) {
+        tracing::warn!(%network, %error, "the pump refuses a route of the group");
+    }
+}
+
+fn not_used(spi: u32, error: &dyn std::fmt::Display) {
+    tracing::error!(spi = format_args!("{spi:08x}"), %error, "an SA of the group is not used");
 }
 
 /// Sixty-four random bits.

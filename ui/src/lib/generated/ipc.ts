@@ -52,6 +52,10 @@ paths: Array<PathStatus>,
  */
 alone: string | null, 
 /**
+ * The group of a connection with a multi-point SA; `null` when the profile wants none.
+ */
+group: GroupStatus | null, 
+/**
  * What was negotiated.
  */
 features: Features, 
@@ -197,6 +201,70 @@ bytes_out: number,
  * Initiator's SPI of the IKE_SA on this path, 16 hexadecimal digits.
  */
 spi_i: string, };
+
+export type GroupState = "waiting" | "in-use" | "refused" | "not-offered";
+
+export type GroupStatus = { 
+/**
+ * Where its SA stands.
+ */
+state: GroupState, 
+/**
+ * What is wrong with the last SA that the gateway handed out, or why there is none.
+ */
+reason: string | null, 
+/**
+ * SPI of the SA that is sent with, 8 hexadecimal digits.
+ */
+spi: string | null, 
+/**
+ * Its algorithms, e.g. `aes256-sha256`.
+ */
+suite: string | null, 
+/**
+ * Whether replayed packets are noticed. Never for a group: its members count for themselves (RFC 4303 section 3.4.3).
+ */
+replay_protection: boolean, 
+/**
+ * The other members that there are routes to.
+ */
+endpoints: Array<EndpointStatus>, 
+/**
+ * Learned routes that are not used, each with the reason; the first sixteen.
+ */
+ignored_routes: Array<string>, 
+/**
+ * Traffic between members that did not go through the gateway.
+ */
+totals: Totals, };
+
+export type EndpointWay = "direct" | "untried" | "gateway";
+
+export type EndpointStatus = { 
+/**
+ * Its outer address.
+ */
+address: string, 
+/**
+ * Networks behind it that the profile lists.
+ */
+networks: Array<string>, 
+/**
+ * Networks behind it that a routing daemon learned.
+ */
+learned: Array<string>, 
+/**
+ * How it is reached.
+ */
+way: EndpointWay, 
+/**
+ * Inner octets sent to it directly.
+ */
+bytes_out: number, 
+/**
+ * Packets sent to it directly.
+ */
+packets_out: number, };
 
 export type Features = { 
 /**

@@ -79,6 +79,17 @@ export const de: Texts = {
   "paths.policy.balance": "Auf alle verteilt",
   "paths.policy.redundant": "Kleine Pakete doppelt",
 
+  "group.title": "Gruppe",
+  "group.state.in-use": "Mitglieder erreichen einander direkt. Wiederholte Pakete werden nicht bemerkt.",
+  "group.state.waiting": "Das Gateway hat noch keinen Schlüssel verteilt; alles läuft über das Gateway.",
+  "group.state.refused": "Die Gruppe ist nicht nutzbar; alles läuft über das Gateway.",
+  "group.state.not-offered": "Das Gateway kennt keine Gruppen; alles läuft über das Gateway.",
+  "group.way.direct": "direkt, unter {address}",
+  "group.way.untried": "direkt, unter {address}: noch nichts gehört",
+  "group.way.gateway": "über das Gateway; {address} ist nicht direkt erreichbar",
+  "group.learned": "{network} (gelernt)",
+  "group.sent": "{size} gesendet",
+
   "prompt.title": "Anmelden bei {profile}",
   "prompt.missing": "Die Gegenstelle möchte wissen, dass Sie es sind.",
   "prompt.wrong": "Das wurde nicht angenommen. Prüfen Sie es und versuchen Sie es erneut.",

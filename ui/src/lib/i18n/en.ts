@@ -77,6 +77,17 @@ export const en = {
   "paths.policy.balance": "Spread over all",
   "paths.policy.redundant": "Small packets twice",
 
+  "group.title": "Group",
+  "group.state.in-use": "Members reach each other directly. Replayed packets are not noticed.",
+  "group.state.waiting": "The gateway has not handed out a key yet; everything goes through it.",
+  "group.state.refused": "The group cannot be used; everything goes through the gateway.",
+  "group.state.not-offered": "The gateway knows no groups; everything goes through it.",
+  "group.way.direct": "directly, at {address}",
+  "group.way.untried": "directly, at {address}: nothing heard yet",
+  "group.way.gateway": "through the gateway; {address} is not reached directly",
+  "group.learned": "{network} (learned)",
+  "group.sent": "{size} sent",
+
   "prompt.title": "Sign in to {profile}",
   "prompt.missing": "The gateway wants to know that it is you.",
   "prompt.wrong": "That was not accepted. Check it and try again.",

@@ -79,6 +79,17 @@ export const es: Texts = {
   "paths.policy.balance": "Repartir entre todos",
   "paths.policy.redundant": "Paquetes pequeños dos veces",
 
+  "group.title": "Grupo",
+  "group.state.in-use": "Los miembros se comunican directamente. Los paquetes repetidos no se detectan.",
+  "group.state.waiting": "La puerta de enlace aún no ha repartido una clave; todo pasa por ella.",
+  "group.state.refused": "El grupo no se puede usar; todo pasa por la puerta de enlace.",
+  "group.state.not-offered": "La puerta de enlace no conoce grupos; todo pasa por ella.",
+  "group.way.direct": "directamente, en {address}",
+  "group.way.untried": "directamente, en {address}: aún no se ha oído nada",
+  "group.way.gateway": "por la puerta de enlace; {address} no se alcanza directamente",
+  "group.learned": "{network} (aprendida)",
+  "group.sent": "{size} enviados",
+
   "prompt.title": "Iniciar sesión en {profile}",
   "prompt.missing": "La puerta de enlace quiere saber que es usted.",
   "prompt.wrong": "No se ha aceptado. Compruébelo e inténtelo de nuevo.",

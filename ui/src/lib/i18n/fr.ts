@@ -79,6 +79,17 @@ export const fr: Texts = {
   "paths.policy.balance": "Répartir sur tous",
   "paths.policy.redundant": "Petits paquets en double",
 
+  "group.title": "Groupe",
+  "group.state.in-use": "Les membres se joignent directement. Les paquets rejoués ne sont pas remarqués.",
+  "group.state.waiting": "La passerelle n’a pas encore distribué de clé ; tout passe par elle.",
+  "group.state.refused": "Le groupe est inutilisable ; tout passe par la passerelle.",
+  "group.state.not-offered": "La passerelle ne connaît pas les groupes ; tout passe par elle.",
+  "group.way.direct": "directement, à {address}",
+  "group.way.untried": "directement, à {address} : rien reçu encore",
+  "group.way.gateway": "par la passerelle ; {address} n’est pas joignable directement",
+  "group.learned": "{network} (apprise)",
+  "group.sent": "{size} envoyés",
+
   "prompt.title": "Se connecter à {profile}",
   "prompt.missing": "La passerelle veut savoir que c’est bien vous.",
   "prompt.wrong": "Cela n’a pas été accepté. Vérifiez et réessayez.",

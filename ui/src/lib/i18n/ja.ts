@@ -79,6 +79,17 @@ export const ja: Texts = {
   "paths.policy.balance": "すべてに分散",
   "paths.policy.redundant": "小さなパケットを二重に",
 
+  "group.title": "グループ",
+  "group.state.in-use": "メンバー同士は直接通信します。再送されたパケットは検出されません。",
+  "group.state.waiting": "ゲートウェイはまだ鍵を配布していません。すべてゲートウェイ経由です。",
+  "group.state.refused": "グループは使用できません。すべてゲートウェイ経由です。",
+  "group.state.not-offered": "ゲートウェイはグループに対応していません。すべてゲートウェイ経由です。",
+  "group.way.direct": "直接（{address}）",
+  "group.way.untried": "直接（{address}）：まだ受信なし",
+  "group.way.gateway": "ゲートウェイ経由（{address} には直接届きません）",
+  "group.learned": "{network}（学習済み）",
+  "group.sent": "送信 {size}",
+
   "prompt.title": "{profile} にサインイン",
   "prompt.missing": "ゲートウェイが本人確認を求めています。",
   "prompt.wrong": "受け付けられませんでした。確かめて、もう一度お試しください。",
