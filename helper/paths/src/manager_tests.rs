@@ -170,6 +170,29 @@ fn silent_failure_is_left_within_a_second_of_the_first_lost_packet() {
 }
 
 #[test]
+fn a_path_on_which_data_flow_before_its_first_probe_is_answered_is_left_within_a_second_too() {
+    for rtt in [20, 60, 150] {
+        let link = Link { rtt: Duration::from_millis(rtt), ..GOOD };
+        let mut world = World::new(Policy::Failover, &[]);
+        world.links.extend([(WIFI, link), (WIRE, link)]);
+        // It has carried for long: what was sent before comes back by it.
+        for at in (0..rtt).step_by(10) {
+            world.flying.push((world.now + Duration::from_millis(at), WIFI, None));
+        }
+        world.manager.add(world.now, WIFI, false);
+        world.manager.add(world.now, WIRE, false);
+        world.traffic = Some(Duration::from_millis(10));
+        world.run(Duration::from_millis(500));
+        assert_eq!(world.carrying(), Some(WIFI));
+        let from = world.now;
+        world.link(WIFI).dark = true;
+        world.run(Duration::from_secs(1));
+        assert_eq!(world.carrying(), Some(WIRE), "rtt {rtt}");
+        assert!(world.longest_gap(from, world.now) <= Duration::from_secs(1), "rtt {rtt}");
+    }
+}
+
+#[test]
 fn nothing_is_left_while_every_path_is_silent() {
     let mut world = World::new(Policy::Failover, &[(WIFI, GOOD), (WIRE, GOOD)]);
     world.talk();

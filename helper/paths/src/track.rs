@@ -295,8 +295,10 @@ impl Track {
         self.last_evidence = Some(self.last_evidence.map_or(at, |last| last.max(at)));
         self.unanswered = None;
         if self.is_hurrying() {
-            // What is still outstanding is late rather than lost, or lost for a reason that has passed.
-            self.probes.clear();
+            // What is still outstanding is late rather than lost, or lost for a reason that has passed. But while no round trip
+            // is known the answer to the newest is waited for: without one, silence takes long to be told.
+            let wanted = usize::from(self.srtt.is_none());
+            self.probes.drain(..self.probes.len().saturating_sub(wanted));
             self.next_probe = at + self.interval();
         }
     }
