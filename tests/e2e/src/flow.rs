@@ -37,16 +37,21 @@ impl Flow {
     /// # Errors
     /// When the server cannot be reached through the tunnel.
     pub fn open(site: &Site) -> Result<Self> {
-        Self::between(&site.client, &site.server, SocketAddr::new(SERVER_V4.into(), PORT))
+        Self::between(&site.client, &site.server, 1)
     }
 
-    fn between(client: &Namespace, server: &Namespace, address: SocketAddr) -> Result<Self> {
+    /// The same between two namespaces, with so many octets each time, both ways: with more than a few it is a transfer.
+    ///
+    /// # Errors
+    /// When the server cannot be reached through the tunnel.
+    pub fn between(client: &Namespace, server: &Namespace, octets: usize) -> Result<Self> {
+        let address = SocketAddr::new(SERVER_V4.into(), PORT);
         let listener = server.listen_tcp(address)?;
         let (stop, beats) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         thread::spawn(move || {
             let Ok((mut stream, _)) = listener.accept() else { return };
-            let mut octet = [0];
-            while stream.read_exact(&mut octet).is_ok() && stream.write_all(&octet).is_ok() {}
+            let mut received = vec![0; octets];
+            while stream.read_exact(&mut received).is_ok() && stream.write_all(&received).is_ok() {}
         });
         let mut stream = client.connect_tcp(address, PATIENCE)?;
         stream.set_nodelay(true)?;
@@ -54,11 +59,16 @@ impl Flow {
         let (told, counted) = (Arc::clone(&stop), Arc::clone(&beats));
         let worker = thread::spawn(move || {
             let mut longest = Duration::ZERO;
-            let mut octet = [7];
-            while !told.load(Ordering::Relaxed) {
+            let mut received = vec![0; octets];
+            for beat in 0u32.. {
+                if told.load(Ordering::Relaxed) {
+                    break;
+                }
                 let began = Instant::now();
-                stream.write_all(&octet).context("the TCP connection broke")?;
-                stream.read_exact(&mut octet).context("the TCP connection is dead")?;
+                let sent: Vec<u8> = beat.to_le_bytes().into_iter().cycle().take(octets).collect();
+                stream.write_all(&sent).context("the TCP connection broke")?;
+                stream.read_exact(&mut received).context("the TCP connection is dead")?;
+                ensure!(sent == received, "other octets came back");
                 longest = longest.max(began.elapsed());
                 counted.fetch_add(1, Ordering::Relaxed);
                 thread::sleep(BEAT);

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use ropewalk_lab::{
-    Authority, Childless, Credential, KeyKind, Purpose, Request, Site, Swan, SwanGateway, Validity,
+    Authority, Childless, Credential, KeyKind, Namespace, Purpose, Request, Site, Swan, SwanGateway,
+    Validity,
     site::{LAN_V4, LAN_V6, POOL_V4, POOL_V6, SERVER_V4, SERVER_V6},
 };
 
@@ -211,13 +212,26 @@ impl Gateway {
     /// # Errors
     /// When it does not come up.
     pub fn start(which: GatewayKind, site: &Site, offer: &Offer, credentials: &Credentials) -> Result<Self> {
+        Self::start_in(which, &site.gateway, offer, credentials)
+    }
+
+    /// Starts one in another namespace. There can be one of each kind in a laboratory.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_in(
+        which: GatewayKind,
+        namespace: &Namespace,
+        offer: &Offer,
+        credentials: &Credentials,
+    ) -> Result<Self> {
         Ok(match which {
             GatewayKind::StrongSwan => {
                 let config = strongswan(offer, credentials).config();
-                Self::StrongSwan(Box::new(Swan::start(&site.gateway, "gateway", &config)?))
+                Self::StrongSwan(Box::new(Swan::start(namespace, "gateway", &config)?))
             }
             GatewayKind::Reference => {
-                Self::Reference(Box::new(Reference::start(&site.gateway, offer, credentials)?))
+                Self::Reference(Box::new(Reference::start(namespace, offer, credentials)?))
             }
         })
     }

@@ -9,6 +9,7 @@ mod boot_clock;
 mod client;
 mod flow;
 mod gateway;
+mod load;
 mod logind;
 mod network_state;
 mod pings;
@@ -16,11 +17,14 @@ mod profile;
 mod programs;
 mod reference;
 mod second;
+mod several;
+mod swan_client;
 
 pub use boot_clock::BootClock;
 pub use client::{Client, ClientOptions};
 pub use flow::{Flow, StateLog};
 pub use gateway::{AuthKind, BOTH, Credentials, Gateway, GatewayKind, Offer};
+pub use load::{Load, Order, order};
 pub use logind::Logind;
 pub use network_state::NetworkState;
 pub use pings::{BETWEEN, Outcome, Pings};
@@ -28,6 +32,8 @@ pub use profile::ProfileText;
 pub use programs::Programs;
 pub use reference::Reference;
 pub use second::{SECOND_V4, second_gateway};
+pub use several::{PathSeen, Plan, Several, THREE, bare_site};
+pub use swan_client::OtherClient;
 
 use std::time::Duration;
 

@@ -41,8 +41,19 @@ pub struct Outcome {
     pub sent: usize,
     /// How many never came back.
     pub lost: usize,
-    /// The longest time from one that came back to the next one sent that did.
+    /// The longest time from one that came back to the next one sent that did, over those that did not.
     pub longest: Duration,
+    /// The median of the round trips.
+    pub rtt: Duration,
+}
+
+impl Outcome {
+    /// How many may be lost when a path goes that another one takes the place of: one, and what was on its way.
+    #[must_use]
+    pub fn in_flight_and_one(&self) -> usize {
+        let flying = self.rtt.as_micros().div_ceil(BETWEEN.as_micros());
+        1 + usize::try_from(flying).unwrap_or(usize::MAX)
+    }
 }
 
 impl Pings {
@@ -51,6 +62,14 @@ impl Pings {
     /// # Errors
     /// When there is no socket to be had.
     pub fn start(namespace: &Namespace, echo: SocketAddr) -> Result<Self> {
+        Self::every(namespace, echo, BETWEEN)
+    }
+
+    /// The same with another time between two pings.
+    ///
+    /// # Errors
+    /// When there is no socket to be had.
+    pub fn every(namespace: &Namespace, echo: SocketAddr, between: Duration) -> Result<Self> {
         let local: SocketAddr = if echo.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
         let socket = namespace.bind_udp(local)?;
         socket.connect(echo).context("connect the pings' socket")?;
@@ -59,7 +78,7 @@ impl Pings {
         let overtaken = Arc::new(AtomicUsize::new(0));
         let sender = {
             let (socket, stop, all) = (socket.try_clone()?, Arc::clone(&stop), Arc::clone(&all));
-            thread::spawn(move || send(&socket, &stop, &all))
+            thread::spawn(move || send(&socket, between, &stop, &all))
         };
         let receiver = {
             let (stop, all, overtaken) = (Arc::clone(&stop), Arc::clone(&all), Arc::clone(&overtaken));
@@ -79,7 +98,23 @@ impl Pings {
     pub fn since(&self, mark: usize) -> Outcome {
         let end = self.mark();
         thread::sleep(LATE);
+        self.between(mark, end)
+    }
+
+    /// What came of those from `mark` on and before `end` so far.
+    #[must_use]
+    pub fn between(&self, mark: usize, end: usize) -> Outcome {
         outcome(lock(&self.all).get(mark..end).unwrap_or_default())
+    }
+
+    /// Whether none of the last so many was lost, but for those that may be under way.
+    #[must_use]
+    pub fn came_lately(&self, count: usize) -> bool {
+        const FLYING: usize = 5;
+        let all = lock(&self.all);
+        let end = all.len().saturating_sub(FLYING);
+        let last = all.get(end.saturating_sub(count)..end).unwrap_or_default();
+        !last.is_empty() && last.iter().all(|ping| ping.back.is_some())
     }
 
     /// How many came back after one that was sent later.
@@ -108,19 +143,31 @@ impl Drop for Pings {
 }
 
 fn outcome(pings: &[Ping]) -> Outcome {
-    let came: Vec<&Ping> = pings.iter().filter(|ping| ping.back.is_some()).collect();
-    let gaps = came.iter().zip(came.iter().skip(1)).map(|(a, b)| b.sent.saturating_duration_since(a.sent));
-    let first =
-        pings.first().zip(came.first()).map(|(all, came)| came.sent.saturating_duration_since(all.sent));
-    let last = pings.last().zip(came.last()).map(|(all, came)| all.sent.saturating_duration_since(came.sent));
-    Outcome {
-        sent: pings.len(),
-        lost: pings.len() - came.len(),
-        longest: gaps.chain(first).chain(last).max().unwrap_or(LATE),
+    let (mut lost, mut longest) = (0, Duration::ZERO);
+    // The last ping that came back, and whether one was lost after it.
+    let (mut last, mut gap) = (pings.first().map(|ping| ping.sent), false);
+    for ping in pings {
+        if ping.back.is_none() {
+            (lost, gap) = (lost + 1, true);
+        }
+        if (ping.back.is_some() || pings.last().is_some_and(|end| end.sent == ping.sent))
+            && std::mem::take(&mut gap)
+            && let Some(last) = last
+        {
+            longest = longest.max(ping.sent.saturating_duration_since(last));
+        }
+        if ping.back.is_some() {
+            last = Some(ping.sent);
+        }
     }
+    let trips = pings.iter().filter_map(|ping| Some(ping.back?.saturating_duration_since(ping.sent)));
+    let mut trips: Vec<Duration> = trips.collect();
+    trips.sort_unstable();
+    let rtt = trips.get(trips.len() / 2).copied().unwrap_or_default();
+    Outcome { sent: pings.len(), lost, longest, rtt }
 }
 
-fn send(socket: &UdpSocket, stop: &AtomicBool, all: &Mutex<Vec<Ping>>) {
+fn send(socket: &UdpSocket, between: Duration, stop: &AtomicBool, all: &Mutex<Vec<Ping>>) {
     let begin = Instant::now();
     for number in 0u64.. {
         if stop.load(Ordering::Relaxed) {
@@ -131,7 +178,7 @@ fn send(socket: &UdpSocket, stop: &AtomicBool, all: &Mutex<Vec<Ping>>) {
         lock(all).push(Ping { sent: Instant::now(), back: None });
         // Without a network there is nowhere to send to: a ping that is lost.
         let _ = socket.send(&payload);
-        let next = begin + BETWEEN.mul_f64((number + 1) as f64);
+        let next = begin + between.mul_f64((number + 1) as f64);
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
 }

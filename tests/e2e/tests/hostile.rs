@@ -36,7 +36,7 @@ fn loss_doubling_and_reordering_delay_a_login_but_do_not_break_it() -> Result<()
             jitter: Duration::from_millis(40),
             loss: 0.2,
             duplicate: 0.3,
-            dark: false,
+            ..Conditions::default()
         });
         client.import(profile)?;
         let finished = client.try_connect("lab", Some(&credentials.password), 60)?;

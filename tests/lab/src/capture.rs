@@ -27,14 +27,26 @@ impl Capture {
     /// # Errors
     /// When `tcpdump` is missing or refuses.
     pub fn start(namespace: &Namespace, interface: &str, name: &str) -> Result<Self> {
+        Self::only(namespace, interface, name, "udp or icmp or icmp6 or arp", 4096)
+    }
+
+    /// The same of the headers of TCP only, of which there may be many.
+    ///
+    /// # Errors
+    /// When `tcpdump` is missing or refuses.
+    pub fn tcp(namespace: &Namespace, interface: &str, name: &str) -> Result<Self> {
+        Self::only(namespace, interface, name, "tcp", 96)
+    }
+
+    fn only(namespace: &Namespace, interface: &str, name: &str, filter: &str, octets: u32) -> Result<Self> {
         let path = namespace.lab().dir().join(format!("{name}.pcap"));
         let file = path.display().to_string();
         let log = format!("tcpdump-{name}");
         // -U and --immediate-mode: each packet is in the file at once, not when a second is over. -Z root: do not change the
         // user, the folder is ours alone. -s: no packet here is longer, but for joined ones on their way into the TUN device.
-        let options = format!("-i {interface} -U --immediate-mode -Z root -B 16384 -s 4096 -w {file}");
+        let options = format!("-i {interface} -U --immediate-mode -Z root -B 16384 -s {octets} -w {file}");
         let mut arguments: Vec<&str> = options.split(' ').collect();
-        arguments.push("udp or icmp or icmp6 or arp");
+        arguments.push(filter);
         let mut process = namespace.spawn("tcpdump", &arguments, &log)?;
         process.wait_for_log("listening on", Duration::from_secs(10))?;
         Ok(Self { process, path })

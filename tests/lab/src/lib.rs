@@ -21,6 +21,7 @@ pub mod site;
 mod swan;
 mod swan_config;
 mod transfer;
+mod uplink;
 
 pub use bird::Bird;
 pub use capture::{Capture, tshark};
@@ -31,10 +32,11 @@ pub use lab::{Lab, sweep};
 pub use netns::Namespace;
 pub use pki::{Authority, Credential, KeyKind, Purpose, Request, Validity};
 pub use process::{Finished, Process, run, until};
-pub use relay::{Conditions, FalseGateway, Forge, Relay, answer_with};
+pub use relay::{Conditions, FalseGateway, Forge, LONGEST_QUEUE, Passed, Recorded, Relay, answer_with};
 pub use site::{Site, SiteOptions};
 pub use swan::{Swan, resident_memory};
 pub use swan_config::{
     ALL_ESP_PROPOSALS, ALL_IKE_PROPOSALS, Childless, SwanAuth, SwanClient, SwanConfig, SwanGateway,
 };
 pub use transfer::{PAGE, Speed, TWENTY_MEGABYTES, TransferServer, download, fetch_page, udp_echo, upload};
+pub use uplink::{Lease, Uplink};

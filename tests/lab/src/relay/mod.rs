@@ -1,25 +1,28 @@
 //! A bad network in user space: a UDP relay between client and gateway that delays, loses, doubles and reorders datagrams,
-//! goes dark on request, and puts forged ones in between. Which datagrams it hits is decided by a seed.
+//! lets through so many a second, goes dark on request, puts forged ones in between, and plays old ones again. Which datagrams
+//! it hits is decided by a seed.
 //!
 //! The client talks to the relay's address as if it were the gateway's; each client socket gets a socket of its own towards
 //! the gateway, so the relay is also a NAT.
 
+mod port;
+
 use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
-    net::{IpAddr, SocketAddr, UdpSocket},
-    os::fd::AsFd,
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
+use self::port::Port;
 use crate::{
     error::{Context, Result},
     netns::Namespace,
 };
+
+/// Datagrams that a relay which records keeps of each port.
+const KEPT: usize = 20_000;
 
 /// How bad the network is. The default is a good one.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -34,6 +37,45 @@ pub struct Conditions {
     pub duplicate: f64,
     /// Nothing passes at all.
     pub dark: bool,
+    /// Octets of datagrams that pass in a second, each way; 0 for as many as come. What comes in excess waits, and vanishes
+    /// when it would wait for more than [`LONGEST_QUEUE`].
+    pub rate: u64,
+}
+
+/// What would have to wait for longer at a limited rate is lost, as in the buffer of a router.
+pub const LONGEST_QUEUE: Duration = Duration::from_millis(40);
+
+/// How many datagrams of ESP a relay has let through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// From clients to the gateway.
+    pub up: u64,
+    /// From the gateway to clients.
+    pub down: u64,
+}
+
+/// A datagram that passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// Which of the relay's ports it came by.
+    port: usize,
+    client: SocketAddr,
+    /// Its direction.
+    pub to_gateway: bool,
+    /// The datagram.
+    pub bytes: Vec<u8>,
+}
+
+impl Recorded {
+    /// It is ESP: neither IKE, which begins with a marker of zeros, nor a keepalive.
+    #[must_use]
+    pub fn is_esp(&self) -> bool {
+        is_esp(&self.bytes)
+    }
+}
+
+fn is_esp(bytes: &[u8]) -> bool {
+    bytes.first_chunk::<4>().is_some_and(|spi| *spi != [0; 4])
 }
 
 /// Makes a datagram to be sent back to the client ahead of what the gateway answers, from the client's datagram.
@@ -49,6 +91,18 @@ struct Shared {
     conditions: Mutex<Conditions>,
     forge: Mutex<Option<Forge>>,
     stop: Mutex<bool>,
+    passed: Mutex<Passed>,
+    /// The mappings are to be forgotten, counted by how often that was wanted.
+    forgotten: Mutex<u64>,
+    ports: Vec<Tape>,
+}
+
+/// What is kept of one port, and what is to be played again.
+#[derive(Debug, Default)]
+struct Tape {
+    /// `None` while nothing is recorded.
+    kept: Mutex<Option<VecDeque<Recorded>>>,
+    again: Mutex<Vec<Recorded>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -69,25 +123,27 @@ impl Relay {
         ports: &[u16],
         seed: u64,
     ) -> Result<Self> {
+        let between = |port: &u16| (SocketAddr::new(listen, *port), SocketAddr::new(gateway, *port));
+        Self::between(namespace, &ports.iter().map(between).collect::<Vec<_>>(), seed)
+    }
+
+    /// Relays what comes to the first address of each pair to the second one.
+    ///
+    /// # Errors
+    /// When an address cannot be bound.
+    pub fn between(namespace: &Namespace, pairs: &[(SocketAddr, SocketAddr)], seed: u64) -> Result<Self> {
         let shared = Arc::new(Shared {
             conditions: Mutex::new(Conditions::default()),
             forge: Mutex::new(None),
             stop: Mutex::new(false),
+            passed: Mutex::new(Passed::default()),
+            forgotten: Mutex::new(0),
+            ports: pairs.iter().map(|_| Tape::default()).collect(),
         });
-        for port in ports {
-            let listener = namespace.bind_udp(SocketAddr::new(listen, *port))?;
-            listener.set_nonblocking(true).context(|| "relay socket".to_owned())?;
-            let mut direction = Port {
-                shared: Arc::clone(&shared),
-                namespace: namespace.clone(),
-                listener,
-                target: SocketAddr::new(gateway, *port),
-                upstream: HashMap::new(),
-                pending: BinaryHeap::new(),
-                random: seed.wrapping_mul(2).wrapping_add(u64::from(*port) * 2 + 1),
-                count: 0,
-            };
-            thread::spawn(move || direction.run());
+        for (number, (listen, target)) in pairs.iter().enumerate() {
+            let seed = seed.wrapping_mul(2).wrapping_add(u64::from(target.port()) * 2 + 1);
+            let mut port = Port::open(Arc::clone(&shared), number, namespace, *listen, *target, seed)?;
+            thread::spawn(move || port.run());
         }
         Ok(Self { shared })
     }
@@ -95,6 +151,43 @@ impl Relay {
     /// Changes the network from now on.
     pub fn set(&self, conditions: Conditions) {
         *lock(&self.shared.conditions) = conditions;
+    }
+
+    /// The network as it is now.
+    #[must_use]
+    pub fn conditions(&self) -> Conditions {
+        *lock(&self.shared.conditions)
+    }
+
+    /// How many datagrams of ESP have passed.
+    #[must_use]
+    pub fn passed(&self) -> Passed {
+        *lock(&self.shared.passed)
+    }
+
+    /// Forgets its mappings, as a NAT that was started again: what comes next leaves by other ports.
+    pub fn forget(&self) {
+        *lock(&self.shared.forgotten) += 1;
+    }
+
+    /// Keeps what passes from now on.
+    pub fn record(&self) {
+        self.shared.ports.iter().for_each(|tape| *lock(&tape.kept) = Some(VecDeque::new()));
+    }
+
+    /// Ends the recording and hands it out.
+    #[must_use]
+    pub fn recorded(&self) -> Vec<Recorded> {
+        self.shared.ports.iter().flat_map(|tape| lock(&tape.kept).take().unwrap_or_default()).collect()
+    }
+
+    /// Sends all of this from where it came, whatever the network is like. It is not counted as passed.
+    pub fn play(&self, again: impl IntoIterator<Item = Recorded>) {
+        for datagram in again {
+            if let Some(tape) = self.shared.ports.get(datagram.port) {
+                lock(&tape.again).push(datagram);
+            }
+        }
     }
 
     /// From now on, asks `forge` for a datagram to send back for each one of the client's.
@@ -106,123 +199,6 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         *lock(&self.shared.stop) = true;
-    }
-}
-
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Pending {
-    due: Instant,
-    /// Keeps the order of datagrams that are due at the same moment.
-    number: u64,
-    client: SocketAddr,
-    to_gateway: bool,
-    bytes: Vec<u8>,
-}
-
-struct Port {
-    shared: Arc<Shared>,
-    namespace: Namespace,
-    listener: UdpSocket,
-    target: SocketAddr,
-    upstream: HashMap<SocketAddr, UdpSocket>,
-    pending: BinaryHeap<Reverse<Pending>>,
-    random: u64,
-    count: u64,
-}
-
-impl Port {
-    fn run(&mut self) {
-        let mut buffer = vec![0; 65_536];
-        while !*lock(&self.shared.stop) {
-            self.wait();
-            while let Ok((length, client)) = self.listener.recv_from(&mut buffer) {
-                let bytes = buffer.get(..length).unwrap_or_default();
-                if let Some(forged) = lock(&self.shared.forge).as_ref().and_then(|forge| forge(bytes)) {
-                    let _ = self.listener.send_to(&forged, client);
-                }
-                self.schedule(client, true, bytes);
-            }
-            let mut arrived = Vec::new();
-            for (client, socket) in &self.upstream {
-                while let Ok(length) = socket.recv(&mut buffer) {
-                    arrived.push((*client, buffer.get(..length).unwrap_or_default().to_vec()));
-                }
-            }
-            for (client, bytes) in arrived {
-                self.schedule(client, false, &bytes);
-            }
-            self.deliver();
-        }
-    }
-
-    /// Until a socket is readable or a datagram is due, at most 50 ms.
-    fn wait(&self) {
-        let mut limit = Duration::from_millis(50);
-        if let Some(Reverse(next)) = self.pending.peek() {
-            limit = limit.min(next.due.saturating_duration_since(Instant::now()));
-        }
-        let mut sockets = vec![PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
-        sockets.extend(self.upstream.values().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
-        // Rounded up, so that a datagram due in half a millisecond does not spin.
-        let milliseconds = u16::try_from(limit.as_micros().div_ceil(1000)).unwrap_or(50);
-        let _ = poll(&mut sockets, PollTimeout::from(milliseconds));
-    }
-
-    fn schedule(&mut self, client: SocketAddr, to_gateway: bool, bytes: &[u8]) {
-        let conditions = *lock(&self.shared.conditions);
-        if conditions.dark || self.chance(conditions.loss) {
-            return;
-        }
-        let copies = if self.chance(conditions.duplicate) { 2 } else { 1 };
-        for _ in 0..copies {
-            let jitter = conditions.jitter.mul_f64(self.fraction());
-            self.count += 1;
-            self.pending.push(Reverse(Pending {
-                due: Instant::now() + conditions.delay + jitter,
-                number: self.count,
-                client,
-                to_gateway,
-                bytes: bytes.to_vec(),
-            }));
-        }
-    }
-
-    fn deliver(&mut self) {
-        let now = Instant::now();
-        while self.pending.peek().is_some_and(|Reverse(next)| next.due <= now) {
-            let Some(Reverse(next)) = self.pending.pop() else { return };
-            if next.to_gateway {
-                if let Some(socket) = self.upstream_of(next.client) {
-                    let _ = socket.send(&next.bytes);
-                }
-            } else {
-                let _ = self.listener.send_to(&next.bytes, next.client);
-            }
-        }
-    }
-
-    fn upstream_of(&mut self, client: SocketAddr) -> Option<&UdpSocket> {
-        if !self.upstream.contains_key(&client) {
-            let local: SocketAddr =
-                if self.target.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
-            let socket = self.namespace.bind_udp(local).ok()?;
-            socket.connect(self.target).ok()?;
-            socket.set_nonblocking(true).ok()?;
-            self.upstream.insert(client, socket);
-        }
-        self.upstream.get(&client)
-    }
-
-    fn chance(&mut self, share: f64) -> bool {
-        share > 0.0 && self.fraction() < share
-    }
-
-    /// A number from 0 up to 1 (xorshift64).
-    fn fraction(&mut self) -> f64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        f64::from(u32::try_from(self.random >> 32).unwrap_or_default()) / (f64::from(u32::MAX) + 1.0)
     }
 }
 

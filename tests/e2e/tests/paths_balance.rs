@@ -1,0 +1,98 @@
+//! What the policy *balance* brings, over two links that the relays make narrow. What is measured is printed.
+
+#![allow(clippy::indexing_slicing, reason = "a round that is not there is a failed test")]
+
+use std::{thread, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use ropewalk_e2e::{GatewayKind, Load, Pings, Plan, Several, in_lab, order};
+use ropewalk_lab::{Capture, Conditions, Site};
+
+/// Of each link, each way.
+const MEGABITS: u64 = 100;
+const FLOWS: usize = 16;
+/// Rounds of one path and two, each way; the median counts.
+const ROUNDS: usize = 3;
+/// Until connections have found out what there is, and the shares what each path can carry.
+const WARM: Duration = Duration::from_millis(1000);
+const MEASURED: Duration = Duration::from_millis(2000);
+const CAPTURED: Duration = Duration::from_millis(1500);
+
+/// The name of the tunnel's device.
+fn device(up: &Several) -> Result<String> {
+    let shown = up.site.client.ip_show(&["-o", "link", "show", "type", "tun"])?;
+    let name = shown.split(':').nth(1).context("the tunnel's device")?;
+    Ok(name.trim().to_owned())
+}
+
+#[test]
+fn balanced_paths_carry_nearly_twice_as_much_and_keep_the_order_within_flows() -> Result<()> {
+    in_lab(|lab| {
+        let up = Several::up(lab, &Plan::new(GatewayKind::Reference, 2, "failover"))?;
+        up.settles(&["eth0"], &["wlan0"])?;
+        let narrow = Conditions {
+            rate: MEGABITS * 1_000_000 / 8,
+            delay: Duration::from_millis(2),
+            ..Conditions::default()
+        };
+        up.uplinks.iter().for_each(|uplink| uplink.set(narrow));
+        let speed = |down: bool| -> Result<f64> {
+            let load = Load::start(&up.site, FLOWS, down)?;
+            thread::sleep(WARM);
+            let speed = load.megabits(MEASURED);
+            load.stop()?;
+            Ok(speed)
+        };
+        let mut ratios: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            up.client.cli(&["policy", "failover"])?.success()?;
+            thread::sleep(Duration::from_millis(300));
+            let one = [speed(false)?, speed(true)?];
+            up.client.cli(&["policy", "balance"])?.success()?;
+            up.settles(&["eth0", "wlan0"], &[])?;
+            let two = [speed(false)?, speed(true)?];
+            for (way, name) in ["up", "down"].iter().enumerate() {
+                let ratio = two[way] / one[way];
+                println!(
+                    "{name}: one path {:.0} Mbit/s, two {:.0} Mbit/s, {ratio:.2} times",
+                    one[way], two[way]
+                );
+                ratios[way].push(ratio);
+            }
+        }
+        println!("{}", up.client.cli(&["paths"])?.stdout);
+
+        // The order, of every packet at its receiver, in windows of their own: capturing costs time.
+        let pings = (0..8).map(|_| Pings::start(&up.site.client, Site::transfer_v4()));
+        let pings = pings.collect::<Result<Vec<Pings>>>()?;
+        for (name, down) in [("up", false), ("down", true)] {
+            let load = Load::start(&up.site, FLOWS, down)?;
+            thread::sleep(WARM);
+            let capture = if down {
+                Capture::tcp(&up.site.client, &device(&up)?, name)?
+            } else {
+                Capture::tcp(&up.site.server, "eth0", name)?
+            };
+            thread::sleep(CAPTURED);
+            let file = capture.finish()?;
+            load.stop()?;
+            let order = order(&file, lab.dir())?;
+            println!("{name}: {order:?}");
+            ensure!(order.flows >= FLOWS, "{order:?}");
+            ensure!(order.overtaken == 0, "{order:?}");
+        }
+        let overtaken: usize = pings.iter().map(Pings::overtaken).sum();
+        let sent: usize = pings.iter().map(Pings::mark).sum();
+        println!("{overtaken} of {sent} pings in 8 flows were overtaken");
+        ensure!(overtaken == 0, "{overtaken} of {sent} pings were overtaken");
+
+        for (way, ratios) in ["up", "down"].iter().zip(&mut ratios) {
+            ratios.sort_unstable_by(f64::total_cmp);
+            let median = ratios[ROUNDS / 2];
+            println!("{way}: two paths carry {median:.2} times what one does (median)");
+            ensure!(median >= 1.8, "{way}: {ratios:?}");
+        }
+        up.never_fell()?;
+        up.client.disconnect()
+    })
+}
