@@ -21,6 +21,11 @@ pub struct SaCounters {
     pub refused: u64,
     /// Inbound only: packets that another SA had delivered already.
     pub copies: u64,
+    /// Inbound only: authentic packets of all kinds, and the newest sequence number that one had. What was sent and did not
+    /// arrive is between the two.
+    pub authentic: u64,
+    /// See [`Self::authentic`]; 0 with many senders.
+    pub newest: u64,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +37,8 @@ pub(crate) struct AtomicSaCounters {
     pub(crate) failed: Counter,
     pub(crate) refused: Counter,
     pub(crate) copies: Counter,
+    pub(crate) authentic: Counter,
+    newest: AtomicU64,
 }
 
 impl AtomicSaCounters {
@@ -44,6 +51,11 @@ impl AtomicSaCounters {
         self.last_nanos.store(now_nanos, Ordering::Relaxed);
     }
 
+    /// An authentic packet had the highest sequence number so far.
+    pub(crate) fn set_newest(&self, newest: u64) {
+        self.newest.store(newest, Ordering::Relaxed);
+    }
+
     pub(crate) fn read(&self) -> SaCounters {
         let last = self.last_nanos.load(Ordering::Relaxed);
         SaCounters {
@@ -54,6 +66,8 @@ impl AtomicSaCounters {
             failed: self.failed.get(),
             refused: self.refused.get(),
             copies: self.copies.get(),
+            authentic: self.authentic.get(),
+            newest: self.newest.load(Ordering::Relaxed),
         }
     }
 }

@@ -9,13 +9,15 @@
 //! - [`Track`]: one path: its round trip time, its loss, whether it is alive.
 //! - [`Shares`]: which flow takes which path when they share the load.
 
+mod loss;
 mod manager;
 mod shares;
 mod track;
 
+pub use loss::Direction;
 pub use manager::{Assignment, Manager, PathView, Policy, UseMetered};
 pub use shares::Shares;
-pub use track::{Health, Probe, Track};
+pub use track::{Health, Probe, RoundTrip, Track};
 
 /// The caller's name for a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

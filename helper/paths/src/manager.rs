@@ -6,8 +6,9 @@ use std::time::Duration;
 use ropewalk_ike::time::Instant;
 
 use crate::PathId;
+use crate::loss::Direction;
 use crate::shares::Shares;
-use crate::track::{Health, Probe, Track};
+use crate::track::{Health, Probe, RoundTrip, Track};
 
 /// A timer that comes later than this says that we did not run, not that the network was silent.
 const STALL: Duration = Duration::from_millis(250);
@@ -69,7 +70,7 @@ pub struct PathView {
     pub health: Health,
     /// The smoothed round trip time.
     pub rtt: Option<Duration>,
-    /// The share of probes lost, 0 to 1.
+    /// The share of packets lost there and back, 0 to 1: of data as far as they tell, else of probes.
     pub loss: Option<f64>,
     /// Whether data goes by it.
     pub carrying: bool,
@@ -178,9 +179,17 @@ impl Manager {
         }
     }
 
-    /// A probe was answered, after this round trip if that can be told. One that nobody sent, or that was answered before,
-    /// changes nothing.
-    pub fn probe_answered(&mut self, now: Instant, path: PathId, token: u64, rtt: Option<Duration>) {
+    /// Of the data that went by a path one way so many packets have arrived, and so many have not.
+    pub fn counted(&mut self, now: Instant, path: PathId, direction: Direction, arrived: u64, lost: u64) {
+        if let Some(member) = self.members.get_mut(&path)
+            && member.track.counted(now, direction, arrived, lost)
+        {
+            self.choose(now);
+        }
+    }
+
+    /// A probe was answered, after this round trip. One that nobody sent, or that was answered before, changes nothing.
+    pub fn probe_answered(&mut self, now: Instant, path: PathId, token: u64, rtt: RoundTrip) {
         if let Some(member) = self.members.get_mut(&path)
             && member.track.answered(now, token, rtt)
         {
@@ -243,8 +252,7 @@ impl Manager {
         if suspicion {
             // Whoever may have to take over shows now that it can.
             for (path, member) in &mut self.members {
-                let fresh = member.track.last_evidence().is_some_and(|at| now - at < METER);
-                if !fresh && member.track.health(now) != Health::Suspect {
+                if !member.track.is_fresh(now) && member.track.health(now) != Health::Suspect {
                     member.track.hurry(now);
                     self.token += 1;
                     if member.track.tick(now, self.token) {
@@ -336,6 +344,8 @@ impl Manager {
         let stayed = self.chosen_at.is_none_or(|at| now >= at + LEAST_STAY);
         let leave = match member.track.health(now) {
             Health::Down | Health::Failed => true,
+            // What is not spread goes where the flows go.
+            Health::Degraded if self.policy == Policy::Balance && member.track.is_lossy() => true,
             Health::Degraded => stayed && member.degraded_since.is_some_and(|since| now >= since + HOLD),
             Health::Good | Health::Unproven | Health::Suspect => false,
         };

@@ -7,8 +7,16 @@ const WIFI: PathId = PathId(1);
 const WIRE: PathId = PathId(2);
 const MOBILE: PathId = PathId(3);
 
-/// When it arrives, by which path, and what: a probe with its token and when it was sent, or data.
-type Flight = (Instant, PathId, Option<(u64, Instant)>);
+/// When it arrives, by which path, and what: the answer to an exchange, or data.
+type Flight = (Instant, PathId, Option<u64>);
+
+/// A request that waits for its answer: its number, and the probes that it was sent for. As on an IKE_SA there is one at a time,
+/// which further probes send again.
+#[derive(Default)]
+struct Exchange {
+    number: u64,
+    tokens: Vec<(u64, Instant)>,
+}
 
 /// Links in front of a gateway that answers probes and echoes data, on virtual time of one millisecond a step.
 struct World {
@@ -17,6 +25,7 @@ struct World {
     links: BTreeMap<PathId, Link>,
     /// What is under way.
     flying: Vec<Flight>,
+    exchanges: BTreeMap<PathId, Exchange>,
     rng: ChaCha20Rng,
     probes: usize,
     changes: Vec<(Instant, Assignment)>,
@@ -44,6 +53,7 @@ impl World {
             now: Instant::from_start(Duration::from_secs(100)),
             links: paths.iter().copied().collect(),
             flying: Vec::new(),
+            exchanges: BTreeMap::new(),
             rng: ChaCha20Rng::seed_from_u64(1),
             probes: 0,
             changes: Vec::new(),
@@ -59,7 +69,11 @@ impl World {
     }
 
     fn launch(&mut self, path: PathId, token: Option<u64>) {
-        let token = token.map(|token| (token, self.now));
+        let token = token.map(|token| {
+            let exchange = self.exchanges.entry(path).or_default();
+            exchange.tokens.push((token, self.now));
+            exchange.number
+        });
         let Some(link) = self.links.get(&path) else { return };
         if !link.dark && self.rng.next_u32() % 1000 >= link.loss {
             self.flying.push((self.now + link.rtt, path, token));
@@ -81,7 +95,19 @@ impl World {
         let landed: Vec<Flight> = landed;
         for (_, path, token) in landed {
             match token {
-                Some((token, sent)) => self.manager.probe_answered(now, path, token, Some(now - sent)),
+                Some(number) => {
+                    let exchange = self.exchanges.entry(path).or_default();
+                    if exchange.number == number {
+                        exchange.number += 1;
+                        let since = now - exchange.tokens.first().unwrap().1;
+                        let once = exchange.tokens.len() == 1;
+                        let rtt = if once { RoundTrip::Exactly(since) } else { RoundTrip::AtMost(since) };
+                        let newest = exchange.tokens.last().map(|(token, _)| *token);
+                        exchange.tokens.clear();
+                        self.manager.probe_answered(now, path, newest.unwrap(), rtt);
+                        self.manager.received(now, path, 0);
+                    }
+                }
                 None => {
                     self.manager.received(now, path, 1000);
                     self.echoes.push(now);
@@ -154,10 +180,14 @@ fn a_lost_carrier_moves_everything_at_once() {
 
 #[test]
 fn silent_failure_is_left_within_a_second_of_the_first_lost_packet() {
-    for rtt in [2, 20, 80, 200] {
+    for (rtt, phase) in
+        [2, 20, 80, 119, 121, 200, 300, 400].into_iter().flat_map(|rtt| [(rtt, 0), (rtt, 170), (rtt, 399)])
+    {
         let link = Link { rtt: Duration::from_millis(rtt), ..GOOD };
         let mut world = World::new(Policy::Failover, &[(WIFI, link), (WIRE, link)]);
         world.talk();
+        // However long ago the last probe was.
+        world.run(Duration::from_secs(2) + Duration::from_millis(phase));
         let first = world.carrying().unwrap();
         let from = world.now;
         world.link(first).dark = true;
@@ -274,6 +304,83 @@ fn a_path_that_became_slow_is_left_after_a_while_for_a_good_one() {
     assert_eq!(world.changes.len(), 1, "{:?}", world.changes);
 }
 
+/// Counts data for a while as both ends would: of a thousand each way so many are lost.
+fn count(world: &mut World, path: PathId, seconds: u64, lost: [u64; 2]) {
+    for _ in 0..seconds * 4 {
+        world.run(Duration::from_millis(250));
+        let now = world.now;
+        for (direction, lost) in [(Direction::In, lost[0]), (Direction::Out, lost[1])] {
+            world.manager.counted(now, path, direction, 1000 - lost, lost);
+        }
+    }
+}
+
+#[test]
+fn a_path_that_loses_much_of_its_data_is_left_and_its_flows_go_elsewhere() {
+    for (policy, at_most) in [(Policy::Failover, 4), (Policy::Balance, 1)] {
+        let mut world = World::new(policy, &[(WIFI, GOOD), (WIRE, GOOD)]);
+        world.talk();
+        world.run(Duration::from_secs(20));
+        world.changes.clear();
+        let first = world.carrying().unwrap();
+        let other = if first == WIFI { WIRE } else { WIFI };
+        count(&mut world, first, 5, [100, 100]);
+        assert!(world.changes.is_empty(), "a tenth each way is borne: {:?}", world.changes);
+        let from = world.now;
+        // Something still comes through, and all probes are answered.
+        count(&mut world, first, 10, [50, 300]);
+        assert_eq!(world.carrying(), Some(other), "{policy:?}");
+        let (at, assignment) = world.changes[0].clone();
+        assert!(at - from <= Duration::from_secs(at_most), "{policy:?}: {:?}", at - from);
+        assert!(assignment.shares.paths().is_empty(), "one path alone shares with nobody");
+        let view = world.manager.paths(world.now).into_iter().find(|view| view.path == first).unwrap();
+        assert_eq!(view.health, Health::Degraded);
+        assert!(view.loss.unwrap() > 0.3, "{view:?}");
+        // Without data of its own it shows by probes that it has got over it, not at once.
+        let shared = |world: &World| world.manager.assignment().shares.paths().len() == 2;
+        world.run(Duration::from_secs(10));
+        assert_eq!(world.health(first), Health::Degraded);
+        world.run(Duration::from_secs(30));
+        assert_eq!(world.health(first), Health::Good);
+        assert_eq!(shared(&world), policy == Policy::Balance);
+        assert_eq!(world.carrying(), Some(other), "no flapping");
+    }
+}
+
+#[test]
+fn a_path_that_loses_much_of_its_data_is_kept_where_no_other_works() {
+    let dark = Link { dark: true, ..GOOD };
+    let mut world = World::new(Policy::Balance, &[(WIFI, GOOD), (WIRE, dark)]);
+    world.talk();
+    count(&mut world, WIFI, 10, [300, 300]);
+    assert_eq!((world.carrying(), world.health(WIFI)), (Some(WIFI), Health::Degraded));
+    assert!(world.changes.is_empty(), "{:?}", world.changes);
+}
+
+#[test]
+fn a_path_is_probed_while_data_flow_by_it_and_not_after() {
+    let mut world = World::new(Policy::Failover, &[(WIFI, GOOD), (MOBILE, GOOD)]);
+    world.talk();
+    world.probes = 0;
+    world.run(Duration::from_secs(60));
+    let expected = 60 + 1;
+    assert!((expected - 3..=expected + 3).contains(&world.probes), "{} probes a minute", world.probes);
+    world.traffic = None;
+    world.run(Duration::from_secs(2));
+    world.probes = 0;
+    world.run(Duration::from_secs(60));
+    let expected = 60 / 5 + 1;
+    assert!((expected - 2..=expected + 2).contains(&world.probes), "{} probes a minute", world.probes);
+    // By a long way one is always under way, three times.
+    let long = Link { rtt: Duration::from_millis(250), ..GOOD };
+    let mut world = World::new(Policy::Failover, &[(WIFI, long), (MOBILE, GOOD)]);
+    world.talk();
+    world.probes = 0;
+    world.run(Duration::from_secs(10));
+    assert!((100..=125).contains(&world.probes), "{} probes in ten seconds", world.probes);
+    assert!(world.changes.is_empty(), "{:?}", world.changes);
+}
+
 #[test]
 fn a_metered_link_carries_only_while_nothing_else_does() {
     let mut world = World::new(Policy::Failover, &[(MOBILE, GOOD), (WIFI, GOOD)]);
@@ -358,7 +465,7 @@ fn an_answer_that_nobody_asked_for_is_no_evidence() {
     let mut world = World::new(Policy::Failover, &[(WIFI, GOOD), (WIRE, dark)]);
     let now = world.now;
     for token in 1_000_000..1_000_100 {
-        world.manager.probe_answered(now, WIRE, token, None);
+        world.manager.probe_answered(now, WIRE, token, RoundTrip::AtMost(Duration::ZERO));
     }
     assert_ne!(world.health(WIRE), Health::Good);
 }

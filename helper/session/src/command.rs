@@ -1,6 +1,7 @@
 //! What a session wants done outside.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use ropewalk_ike::crypto::IkeKeys;
 use ropewalk_ike::exchange::child::ChildSa;
@@ -52,6 +53,8 @@ pub struct Lane {
 pub struct Carriage {
     /// The way of everything that is not spread.
     pub carrying: Lane,
+    /// A flow may change its way when it has paused for so long.
+    pub pause: Duration,
     /// How flows are spread, by [`ropewalk_paths::Shares`] of the lanes' ids and these weights; empty unless they are.
     pub shares: Vec<(Lane, u32)>,
     /// The way of second copies.

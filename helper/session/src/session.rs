@@ -84,8 +84,8 @@ enum State {
     Failed,
 }
 
-/// What is known of the IKE_SA.
-#[derive(Clone, Debug)]
+/// What is known of an IKE_SA.
+#[derive(Clone, Debug, PartialEq)]
 pub struct IkeInfo {
     /// Its SPIs.
     pub spis: IkeSpis,
@@ -103,13 +103,29 @@ pub struct IkeInfo {
     pub group: u16,
 }
 
+impl IkeInfo {
+    fn of(sa: &IkeSa) -> Self {
+        Self {
+            spis: sa.spis(),
+            suite: sa.suite().syntax(),
+            gateway_identity: sa.peer_id().to_string(),
+            nat: sa.nat(),
+            features: sa.features(),
+            path: sa.path(),
+            group: sa.suite().group,
+        }
+    }
+}
+
 /// A look at a session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
     /// Where it stands.
     pub phase: Phase,
-    /// The IKE_SA, when there is one.
+    /// The IKE_SA of the path that carries, when there is one.
     pub ike: Option<IkeInfo>,
+    /// The IKE_SAs of the other paths.
+    pub beside: Vec<IkeInfo>,
     /// The inside, once it was configured.
     pub inner: Option<InnerSettings>,
     /// Its paths, the one that carries first.
@@ -404,21 +420,14 @@ impl Session {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let ike = match &self.state {
-            State::Connected(sa) => Some(IkeInfo {
-                spis: sa.spis(),
-                suite: sa.suite().syntax(),
-                gateway_identity: sa.peer_id().to_string(),
-                nat: sa.nat(),
-                features: sa.features(),
-                path: sa.path(),
-                group: sa.suite().group,
-            }),
+            State::Connected(sa) => Some(IkeInfo::of(sa)),
             _ => None,
         };
         let warning = self.warning.as_ref().filter(|_| ike.is_some());
         let error = self.roaming.down.as_ref().or(self.error.as_ref()).or(warning).cloned();
+        let beside = self.strands.ike_infos().filter(|_| ike.is_some()).collect();
         let (paths, alone) = (self.path_snapshots(), self.alone());
         let group = self.config.initiator.multi_point_sa.map(|_| self.group.info());
-        Snapshot { phase: self.phase(), ike, inner: self.inner.clone(), paths, alone, group, error }
+        Snapshot { phase: self.phase(), ike, beside, inner: self.inner.clone(), paths, alone, group, error }
     }
 }

@@ -31,7 +31,7 @@ impl Uplink {
 }
 
 /// What a CHILD_SA has carried so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Our SPI of it.
     pub spi_in: u32,
@@ -43,6 +43,8 @@ pub struct Traffic {
     pub last_in: Option<Instant>,
     /// When the last packet went out.
     pub last_out: Option<Instant>,
+    /// Authentic packets received, and the highest sequence number of one.
+    pub arrived: (u64, u64),
 }
 
 /// A path, to be shown.
@@ -62,7 +64,7 @@ pub struct PathSnapshot {
     pub health: Health,
     /// Its smoothed round trip time.
     pub rtt: Option<Duration>,
-    /// The share of probes that were lost, 0 to 1.
+    /// The share of packets that are lost there and back, 0 to 1.
     pub loss: Option<f64>,
     /// Whether data goes by it.
     pub carrying: bool,

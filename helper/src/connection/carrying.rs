@@ -115,9 +115,11 @@ impl Tunnel {
         let shares: Vec<Share> = shares.collect();
         let copies = carriage.copies.as_ref().and_then(|lane| self.egress(lane));
         let main = self.egress(&carriage.carrying);
-        let main =
-            main.or_else(|| shares.first().map(|share| share.egress.clone())).or_else(|| copies.clone());
-        let ways = main.map(|main| Ways { main, shares, copies });
+        let main = main.map(|main| (main, carriage.carrying.id.0));
+        let main = main.or_else(|| shares.first().map(|share| (share.egress.clone(), share.name)));
+        let main = main.or_else(|| Some((copies.clone()?, carriage.copies?.id.0)));
+        let pause = carriage.pause;
+        let ways = main.map(|(main, name)| Ways { shares, copies, pause, ..Ways::new(main, name) });
         if ways.is_none() {
             self.sending = None;
         }

@@ -64,6 +64,8 @@ struct Connection {
     /// Why what the gateway granted cannot be used here, which ends the connection.
     unusable: Option<ErrorInfo>,
     shown: report::Shown,
+    /// Something to be shown has changed that the session does not know.
+    changed: bool,
     sleep: Sleep,
     told_to_sleep: Option<Instant>,
     /// The networks that lead outside.
@@ -113,6 +115,7 @@ impl Connection {
             known: Vec::new(),
             unusable: None,
             shown: report::Shown::default(),
+            changed: false,
             sleep: Sleep::Awake,
             told_to_sleep: None,
             candidates: Vec::new(),
@@ -172,6 +175,7 @@ impl Connection {
                         self.context.status.update(|status| status.policy = policy);
                     }
                     Some(Command::Refresh(done)) => {
+                        self.changed = true;
                         self.publish();
                         // Whoever asked may have gone.
                         let _ = done.send(());
@@ -279,6 +283,7 @@ impl Connection {
     }
 
     async fn do_one(&mut self, wish: Wish) {
+        self.changed = true;
         match wish {
             Wish::AskCredential(why) => self.ask(why),
             Wish::Resolve(host) => self.resolve(host),
@@ -354,6 +359,7 @@ impl Connection {
     }
 
     fn finished(&mut self, done: Done) {
+        self.changed = true;
         match done {
             Done::Resolved { host, answer } => {
                 let answer = match answer {
@@ -402,7 +408,10 @@ impl Connection {
                 Event::UnknownSpi { spi, remote, .. } => {
                     self.session.unknown_spi(now, spi, remote, &mut self.rng);
                 }
-                Event::PathMtu { socket, remote, mtu } => self.tunnel.path_mtu(now, socket, remote, mtu),
+                Event::PathMtu { socket, remote, mtu } => {
+                    self.changed = true;
+                    self.tunnel.path_mtu(now, socket, remote, mtu);
+                }
                 Event::SocketError { socket, errno, remote } => {
                     tracing::debug!(errno, ?remote, "the socket reports an error");
                     if self.tunnel.group_refused(now, socket, remote) {
@@ -467,6 +476,7 @@ impl Connection {
 
     /// Tells the session of the interfaces that lead outside.
     fn tell_uplinks(&mut self) {
+        self.changed = true;
         let candidates = self.platform.monitor.snapshot().candidates();
         self.networks = networks::of(&candidates, &self.metered);
         let uplinks: Vec<Uplink> = self.networks.iter().map(networks::Network::uplink).collect();
@@ -518,6 +528,9 @@ impl Connection {
             Phase::Disconnecting => State::Disconnecting,
         };
         self.tunnel.note_paths(&snapshot.paths);
+        if !self.shown.is_due(&snapshot, std::mem::take(&mut self.changed)) {
+            return;
+        }
         let finding = self.finding.as_ref().and_then(Option::as_ref);
         self.shown.publish(&self.context, state, &snapshot, finding, (&self.tunnel, &self.networks));
     }

@@ -1,5 +1,8 @@
 //! From the session's and the pump's state to the status that clients see.
 
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
 use ropewalk_ike::exchange::child::Mode;
 use ropewalk_ipc::{
     ChildSa, DnsStatus, ErrorCode, ErrorInfo, Features, GatewayStatus, IkeSa, InterfaceKind, PathState,
@@ -13,13 +16,35 @@ use super::tunnel::{Installed, Tunnel};
 use crate::engine::ConnectionContext;
 use crate::state::now_rfc3339;
 
+/// Counters are published this often while nothing else changes: watchers are told as often.
+const COUNTERS: Duration = Duration::from_secs(1);
+
 /// What was shown last, as far as it is not in the snapshot.
 #[derive(Debug, Default)]
 pub struct Shown {
-    established: Option<(u64, String)>,
+    /// When each IKE_SA was seen first, by the initiator's SPI.
+    established: BTreeMap<u64, String>,
+    /// What was published, without what is measured, and when.
+    last: Option<(Snapshot, Instant)>,
 }
 
 impl Shown {
+    /// Whether the state is to be published: something has changed, be it in the session or, as `changed` tells, elsewhere; or
+    /// the counters are a second old. While data flow the session looks at them several times a second, which concerns nobody
+    /// else.
+    pub fn is_due(&mut self, snapshot: &Snapshot, changed: bool) -> bool {
+        let mut steady = snapshot.clone();
+        for path in &mut steady.paths {
+            (path.rtt, path.loss) = (None, None);
+        }
+        let fresh = |(last, at): &(Snapshot, Instant)| *last == steady && at.elapsed() < COUNTERS;
+        if !changed && self.last.as_ref().is_some_and(fresh) {
+            return false;
+        }
+        self.last = Some((steady, Instant::now()));
+        true
+    }
+
     /// Publishes the connection's state.
     pub fn publish(
         &mut self,
@@ -29,21 +54,25 @@ impl Shown {
         finding: Option<&Finding>,
         (tunnel, networks): (&Tunnel, &[Network]),
     ) {
-        let established = snapshot.ike.as_ref().map(|ike| self.established(ike));
+        let ike: Vec<IkeSa> =
+            snapshot.ike.iter().chain(&snapshot.beside).map(|ike| self.ike_sa(ike)).collect();
+        let spis = || snapshot.ike.iter().chain(&snapshot.beside).map(|ike| ike.spis.initiator);
+        self.established.retain(|spi, _| spis().any(|known| known == *spi));
         context.status.update(|status| {
-            fill(status, state, snapshot, (tunnel, networks), established.as_deref());
+            fill(status, state, snapshot, (tunnel, networks));
+            status.ike = ike;
             status.error = snapshot.error.as_ref().map(|error| error_info(error, finding));
         });
     }
 
-    fn established(&mut self, ike: &IkeInfo) -> String {
-        match &self.established {
-            Some((spi, at)) if *spi == ike.spis.initiator => at.clone(),
-            _ => {
-                let at = now_rfc3339();
-                self.established = Some((ike.spis.initiator, at.clone()));
-                at
-            }
+    fn ike_sa(&mut self, ike: &IkeInfo) -> IkeSa {
+        IkeSa {
+            spi_i: format!("{:016x}", ike.spis.initiator),
+            spi_r: format!("{:016x}", ike.spis.responder),
+            suite: ike.suite.clone(),
+            established: self.established.entry(ike.spis.initiator).or_insert_with(now_rfc3339).clone(),
+            // A gateway that always wants encapsulation says to be behind a NAT: only our side's is known to be real.
+            nat: ike.nat.ours,
         }
     }
 }
@@ -68,29 +97,14 @@ pub fn error_info(error: &Explanation, finding: Option<&Finding>) -> ErrorInfo {
     info
 }
 
-fn fill(
-    status: &mut Status,
-    state: State,
-    snapshot: &Snapshot,
-    (tunnel, networks): (&Tunnel, &[Network]),
-    established: Option<&str>,
-) {
+fn fill(status: &mut Status, state: State, snapshot: &Snapshot, (tunnel, networks): (&Tunnel, &[Network])) {
     status.state = state;
-    status.ike.clear();
     status.features = Features::default();
     if let Some(ike) = &snapshot.ike {
         status.gateway = GatewayStatus {
             address: Some(ike.path.remote.ip().to_string()),
             identity: Some(ike.gateway_identity.clone()),
         };
-        status.ike.push(IkeSa {
-            spi_i: format!("{:016x}", ike.spis.initiator),
-            spi_r: format!("{:016x}", ike.spis.responder),
-            suite: ike.suite.clone(),
-            established: established.unwrap_or_default().to_owned(),
-            // A gateway that always wants encapsulation says to be behind a NAT: only our side's is known to be real.
-            nat: ike.nat.ours,
-        });
         status.features = Features {
             mobike: ike.features.mobike,
             fragmentation: ike.features.fragmentation,

@@ -348,6 +348,7 @@ impl Tunnel {
                 sent: outbound.bytes,
                 last_in: inbound.last.map(Instant::from_start),
                 last_out: outbound.last.map(Instant::from_start),
+                arrived: (inbound.authentic, inbound.newest),
             }
         };
         self.children.iter().map(of).collect()

@@ -22,6 +22,8 @@ const LOOK: Duration = Duration::from_millis(250);
 pub struct Carriage {
     /// What carries all that no other rule sends elsewhere.
     pub main: u32,
+    /// The name of that path, as of a share.
+    pub main_name: u32,
     /// Flows are shared out among these by their weights; empty when all go by the main one.
     pub shares: Vec<Share>,
     /// Small and marked packets go by this one as well.
@@ -120,7 +122,7 @@ impl Steering {
             |(name, spi_in, notice): (u32, u32, SwitchNotice)| Share { name, spi_in, weight: notice.weight };
         let shares = shares.map(share).collect();
         let copies = said.clone().find(|(id, _, notice)| notice.copies && *id != main_id);
-        Some(Carriage { main, shares, copies: copies.map(|(_, spi_in, _)| spi_in) })
+        Some(Carriage { main, main_name: main_id, shares, copies: copies.map(|(_, spi_in, _)| spi_in) })
     }
 
     /// When [`Self::look`] wants to be called: while there is something to choose and the client has not chosen.

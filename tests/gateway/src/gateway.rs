@@ -258,6 +258,14 @@ impl Gateway {
         }
     }
 
+    /// So many authentic packets have come in with our SPI `spi_in`, the newest with this sequence number: the client is told
+    /// when it asks (docs/switch-notify.md).
+    pub fn note_arrivals(&mut self, spi_in: u32, packets: u64, newest: u64) {
+        if let Some((_, strand)) = self.owner_of(spi_in).and_then(strand_of(spi_in)) {
+            strand.sa.note_arrivals(spi_in, packets, newest);
+        }
+    }
+
     /// The CHILD_SA with our SPI `spi_in` has received and sent so many octets of inner packets so far.
     pub fn note_traffic(&mut self, now: Instant, spi_in: u32, received: u64, sent: u64) {
         if let Some((id, up)) = self.owner_of(spi_in) {

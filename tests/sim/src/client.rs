@@ -269,7 +269,7 @@ impl SimClient {
     /// ESP went out by the way in use, and came in there at `last_in`: what an owner tells the session of that.
     pub fn note_traffic(&mut self, now: Instant, last_in: Option<Instant>, rng: &mut ChaCha20Rng) {
         let Some((spi_in, _)) = self.egress else { return };
-        let traffic = Traffic { spi_in, received: 0, sent: 0, last_in, last_out: Some(now) };
+        let traffic = Traffic { spi_in, last_in, last_out: Some(now), ..Traffic::default() };
         self.session.note_traffic(now, &traffic, rng);
     }
 

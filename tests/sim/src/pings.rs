@@ -13,9 +13,9 @@ use crate::world::{World, first_address};
 #[derive(Clone, Copy, Debug)]
 enum Leg {
     /// On its way to the gateway, with the client's CHILD_SA of this SPI of the gateway.
-    There { spi: u32 },
+    There { spi: u32, number: u64 },
     /// On its way back, with this SPI of the client, to its socket.
-    Back { spi_in: u32, link: u32 },
+    Back { spi_in: u32, link: u32, number: u64 },
 }
 
 /// Pings, sent and answered.
@@ -30,12 +30,22 @@ pub struct Pings {
     /// When each was sent that was answered.
     answered: BTreeSet<Instant>,
     sent: BTreeSet<Instant>,
+    /// The sequence number that each CHILD_SA was last sent with.
+    numbers: BTreeMap<u32, u64>,
+    /// What has arrived at the gateway by each: how many, and the newest.
+    arrived: BTreeMap<u32, (u64, u64)>,
 }
 
 impl Pings {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let flying = self.flying.keys().map(|(at, _)| *at).next();
         flying.into_iter().chain(self.every.map(|_| self.next_at)).min()
+    }
+
+    fn number(&mut self, spi: u32) -> u64 {
+        let number = self.numbers.entry(spi).or_default();
+        *number += 1;
+        *number
     }
 
     /// Of those sent between these times: how many were lost, and the longest time from one that was lost to the next that
@@ -62,8 +72,8 @@ impl World {
     pub(crate) fn play_pings(&mut self) {
         while let Some((at, leg)) = self.next_landed() {
             match leg {
-                Leg::There { spi } => self.answer_ping(at, spi),
-                Leg::Back { spi_in, link } => self.ping_is_back(at, spi_in, link),
+                Leg::There { spi, number } => self.answer_ping(at, spi, number),
+                Leg::Back { spi_in, link, number } => self.ping_is_back(at, (spi_in, number), link),
             }
         }
         if let Some(every) = self.pings.every
@@ -88,7 +98,7 @@ impl World {
     }
 
     fn counter(&mut self, spi_in: u32) -> &mut Traffic {
-        let none = Traffic { spi_in, received: 0, sent: 0, last_in: None, last_out: None };
+        let none = Traffic { spi_in, ..Traffic::default() };
         self.client.counters.entry(spi_in).or_insert(none)
     }
 
@@ -99,19 +109,23 @@ impl World {
         let counter = self.counter(spi_in);
         counter.sent += 84;
         counter.last_out = Some(now);
+        let sealed = self.pings.number(spi);
         if self.client.is_open(path.link, path.local) && !self.is_ping_lost(path.local.ip(), path.remote.ip())
         {
             let delay = self.ping_delay(path.local.ip(), path.remote.ip());
-            self.pings.flying.insert((now + delay, number), Leg::There { spi });
+            self.pings.flying.insert((now + delay, number), Leg::There { spi, number: sealed });
         }
     }
 
-    fn answer_ping(&mut self, number: u64, spi: u32) {
+    fn answer_ping(&mut self, number: u64, spi: u32, sealed: u64) {
         let Some((_, child, _)) = self.gateway_children.get(&spi) else { return };
         let (address, now) = (first_address(child), self.now);
         if let Some(gateway) = &mut self.gateway {
             gateway.note_inbound(spi, now);
             gateway.note_traffic(now, spi, number, number);
+            let (packets, newest) = self.pings.arrived.entry(spi).or_default();
+            (*packets, *newest) = (*packets + 1, sealed.max(*newest));
+            gateway.note_arrivals(spi, *packets, *newest);
         }
         self.settle();
         let back = address.and_then(|address| self.gateway_egress.get(&address));
@@ -120,13 +134,14 @@ impl World {
         let own = self.network.own_address(remote);
         let link = self.client.link_at(own).filter(|_| self.network.leads_to(remote, own));
         let Some(link) = link else { return };
+        let sealed = self.pings.number(spi_in);
         if !self.is_ping_lost(own.ip(), local) {
             let delay = self.ping_delay(own.ip(), local);
-            self.pings.flying.insert((now + delay, number), Leg::Back { spi_in, link });
+            self.pings.flying.insert((now + delay, number), Leg::Back { spi_in, link, number: sealed });
         }
     }
 
-    fn ping_is_back(&mut self, number: u64, spi_in: u32, link: u32) {
+    fn ping_is_back(&mut self, number: u64, (spi_in, sealed): (u32, u64), link: u32) {
         let known = self.client.children.iter().any(|child| child.spi_in == spi_in);
         if !known || !self.client.has_link(link) {
             return;
@@ -135,6 +150,7 @@ impl World {
         let counter = self.counter(spi_in);
         counter.received += 84;
         counter.last_in = Some(now);
+        counter.arrived = (counter.arrived.0 + 1, counter.arrived.1.max(sealed));
         if let Some(sent) = self.pings.waiting.remove(&number) {
             self.pings.answered.insert(sent);
         }

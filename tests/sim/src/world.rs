@@ -281,7 +281,8 @@ impl World {
         let received = self.client.children.iter().find(|child| child.spi_in == back.spi_out);
         one_way(back, received.ok_or("the client does not have the gateway's CHILD_SA")?)?;
         let received = back.spi_out;
-        let traffic = Traffic { spi_in: received, received: 1, sent: 1, last_in: Some(now), last_out: None };
+        let traffic =
+            Traffic { spi_in: received, received: 1, sent: 1, last_in: Some(now), ..Traffic::default() };
         self.client.session.note_traffic(now, &traffic, &mut self.rng);
         self.settle();
         Ok(())

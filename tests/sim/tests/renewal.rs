@@ -133,7 +133,7 @@ fn when_sequence_numbers_or_octets_run_out_the_child_is_renewed_at_once_without_
         if octets.is_some() {
             for received in [999_999, 1_000_000] {
                 assert_eq!(world.client.egress.unwrap().0, spi_in, "not before");
-                let traffic = Traffic { spi_in, received, sent: 0, last_in: Some(now), last_out: None };
+                let traffic = Traffic { spi_in, received, last_in: Some(now), ..Traffic::default() };
                 world.client.session.note_traffic(now, &traffic, &mut world.rng);
                 world.run_for(Duration::from_millis(500));
             }

@@ -1,27 +1,20 @@
 //! The table of what packets leave by: immutable, replaced as a whole behind an atomic pointer.
 
 use std::collections::HashMap;
-use std::hash::RandomState;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use ropewalk_paths::{PathId, Shares};
 
 use super::address::RawAddress;
+use super::memory::{BUCKETS, Clock, Memory};
 use super::socket::Socket;
-use super::sys;
 use crate::carriage::Carriage;
 use crate::packet::flow::{flow_hash, is_worth_a_copy};
 use crate::packet::ip::Ip;
 use crate::sa::{Egress, Outbound, SocketId};
-
-/// Flows fall into so many buckets, and each bucket to one way, so that a packet's way is found by one look. With 1024 the
-/// ways get their weights within some percent.
-const BUCKETS: usize = 1024;
-/// A bucket goes on by the way that it went until it has paused for so long, also when the shares say otherwise by now: what
-/// was sent by the old way has arrived when the new one is used, and nothing is reordered.
-const PAUSE: u64 = 200_000_000;
 
 /// An [`Egress`] with everything looked up.
 #[derive(Debug)]
@@ -47,7 +40,10 @@ fn is_ipv6(peer: SocketAddr) -> bool {
 #[derive(Debug, Clone)]
 pub(super) struct Ways {
     main: Arc<Resolved>,
+    name: PathId,
     spread: Option<Spread>,
+    /// By which ways flows have gone, whatever has taken this one's place since.
+    memory: Arc<Memory>,
     copies: Option<Arc<Resolved>>,
 }
 
@@ -57,32 +53,29 @@ struct Spread {
     ways: Vec<(PathId, u32, Arc<Resolved>)>,
     /// The way of each, by its place among them.
     buckets: Vec<usize>,
-}
-
-/// By which ways flows went last, and when. The sending thread's own.
-#[derive(Debug)]
-pub(super) struct Flows {
-    keys: RandomState,
-    went: Vec<(u64, PathId)>,
-}
-
-impl Flows {
-    pub(super) fn new() -> Self {
-        Self { keys: RandomState::new(), went: vec![(0, PathId(0)); BUCKETS] }
-    }
+    /// A bucket goes on by the way that it went until it has paused for so long, also when the shares say otherwise by now.
+    pause: u64,
 }
 
 impl Ways {
     pub(super) fn new(
         carriage: &Carriage,
+        before: Option<&Self>,
         resolved: impl Fn(&Egress) -> Option<Arc<Resolved>>,
     ) -> Option<Self> {
+        let memory = before.map(|before| Arc::clone(&before.memory)).unwrap_or_default();
         let shares = carriage.shares.iter();
         let shares =
             shares.filter_map(|share| Some((PathId(share.name), share.weight, resolved(&share.egress)?)));
+        let spread = Spread::new(shares.collect(), nanos(carriage.pause));
+        if spread.is_some() {
+            memory.prepare();
+        }
         Some(Self {
             main: resolved(&carriage.main)?,
-            spread: Spread::new(shares.collect()),
+            name: PathId(carriage.name),
+            spread,
+            memory,
             copies: carriage.copies.as_ref().and_then(&resolved),
         })
     }
@@ -90,16 +83,19 @@ impl Ways {
     /// What a packet leaves by, and what a copy of it leaves by.
     pub(super) fn choose(
         &self,
-        flows: &mut Flows,
+        clock: &Clock,
         ip: &Ip,
         packet: &[u8],
         longest: usize,
     ) -> (&Arc<Resolved>, Option<&Arc<Resolved>>) {
         let way = match &self.spread {
-            None => &self.main,
+            None => {
+                self.memory.unspread.set(clock.now(), self.name);
+                &self.main
+            }
             Some(spread) => {
-                let flow = flow_hash(&flows.keys, ip, packet);
-                spread.way_of(flow, &mut flows.went, sys::boottime_nanos()).unwrap_or(&self.main)
+                let flow = flow_hash(&self.memory.keys, ip, packet);
+                spread.way_of(flow, &self.memory, clock.now()).unwrap_or(&self.main)
             }
         };
         let copies = self.copies.as_ref().filter(|_| is_worth_a_copy(longest, ip.tos));
@@ -111,13 +107,16 @@ impl Ways {
         let stays = |egress: &&Arc<Resolved>| egress.socket.id != id;
         let spread = self.spread.as_ref().and_then(|spread| {
             let ways = spread.ways.iter().filter(|(_, _, egress)| stays(&egress));
-            Spread::new(ways.cloned().collect())
+            Spread::new(ways.cloned().collect(), spread.pause)
         });
         let copies = self.copies.as_ref().filter(stays);
-        let shared = spread.as_ref().and_then(|spread| spread.ways.first()).map(|(_, _, egress)| egress);
-        let main = Some(&self.main).filter(stays).or(shared).or(copies)?;
+        let shared = spread.as_ref().and_then(|spread| spread.ways.first());
+        let shared = shared.map(|(name, _, egress)| (egress, *name));
+        let main = Some((&self.main, self.name)).filter(|(egress, _)| stays(egress)).or(shared);
+        let (main, name) = main.or(copies.map(|copies| (copies, self.name)))?;
         let copies = copies.filter(|copies| !Arc::ptr_eq(copies, main)).cloned();
-        Some(Self { main: Arc::clone(main), spread, copies })
+        let memory = Arc::clone(&self.memory);
+        Some(Self { main: Arc::clone(main), name, spread, memory, copies })
     }
 
     fn names(&self, id: SocketId) -> bool {
@@ -128,26 +127,31 @@ impl Ways {
 }
 
 impl Spread {
-    fn new(ways: Vec<(PathId, u32, Arc<Resolved>)>) -> Option<Self> {
+    fn new(ways: Vec<(PathId, u32, Arc<Resolved>)>, pause: u64) -> Option<Self> {
         let shares = Shares::new(ways.iter().map(|(path, weight, _)| (*path, *weight)).collect());
         let of = |bucket: u64| {
             let path = shares.path_of(bucket)?;
             ways.iter().position(|(name, _, _)| *name == path)
         };
         let buckets: Vec<usize> = (0..BUCKETS as u64).filter_map(of).collect();
-        (buckets.len() == BUCKETS).then_some(Self { ways, buckets })
+        (buckets.len() == BUCKETS).then_some(Self { ways, buckets, pause })
     }
 
-    fn way_of(&self, flow: u64, went: &mut [(u64, PathId)], now: u64) -> Option<&Arc<Resolved>> {
+    fn way_of(&self, flow: u64, memory: &Memory, now: u64) -> Option<&Arc<Resolved>> {
         let bucket = flow as usize % BUCKETS;
-        let (at, last) = went.get_mut(bucket)?;
         let mut way = self.ways.get(*self.buckets.get(bucket)?)?;
-        if way.0 != *last && now.saturating_sub(*at) < PAUSE {
-            way = self.ways.iter().find(|(name, _, _)| name == last).unwrap_or(way);
+        let went = memory.of(bucket)?;
+        let (at, last) = went.get().max(memory.unspread.get());
+        if way.0 != last && now.saturating_sub(at) < self.pause {
+            way = self.ways.iter().find(|(name, _, _)| *name == last).unwrap_or(way);
         }
-        (*at, *last) = (now, way.0);
+        went.set(now, way.0);
         Some(&way.2)
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Routes of whole addresses, of prefixes, and the default.
@@ -168,6 +172,18 @@ impl Table {
         }
         let prefix = self.prefixes.iter().find(|(prefix, _)| prefix.contains(&destination));
         prefix.map(|(_, ways)| ways).or(self.default.as_ref()).map(Arc::as_ref)
+    }
+
+    /// What packets to these destinations leave by now, or to all others.
+    pub(super) fn ways_to(&self, destination: Option<IpNet>) -> Option<&Ways> {
+        let Some(destination) = destination.map(|destination| destination.trunc()) else {
+            return self.default.as_deref();
+        };
+        if destination.prefix_len() == destination.max_prefix_len() {
+            return self.hosts.get(&destination.addr()).map(Arc::as_ref);
+        }
+        let known = self.prefixes.iter().find(|(prefix, _)| *prefix == destination);
+        known.map(|(_, ways)| ways.as_ref())
     }
 
     pub(super) fn set_default(&mut self, ways: Option<Arc<Ways>>) {

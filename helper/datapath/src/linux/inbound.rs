@@ -474,6 +474,10 @@ impl Inbound {
             }
         };
         entry.counters.touch(now);
+        entry.counters.authentic.add(1);
+        if opened.newest {
+            entry.counters.set_newest(opened.seq);
+        }
         if entry.sa.window().is_none() && entry.is_news(message.remote, now) {
             self.shared.queues.push_event(Event::Heard { spi, remote: message.remote });
         }

@@ -5,6 +5,7 @@ mod batch;
 mod duplicates;
 mod egress;
 mod inbound;
+mod memory;
 mod outbound;
 mod parked;
 mod port;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::batch::Batch;
-use super::egress::{Flows, Resolved};
+use super::egress::Resolved;
+use super::memory::Clock;
 use super::port::Port;
 use super::pump::Shared;
 use super::rate::RateLimit;
@@ -35,7 +36,7 @@ pub(super) struct Sender {
     read: Vec<u8>,
     /// One for each socket in use at the same time.
     batches: Vec<Batch>,
-    flows: Flows,
+    clock: Clock,
     complaints: RateLimit,
     answers: RateLimit,
 }
@@ -47,7 +48,7 @@ impl Sender {
             port,
             read: vec![0; READ_LEN],
             batches: Vec::with_capacity(MOST_BATCHES),
-            flows: Flows::new(),
+            clock: Clock::default(),
             complaints: RateLimit::new(5, 1),
             answers: RateLimit::new(1000, 1000),
         }
@@ -58,6 +59,7 @@ impl Sender {
             self.shared.counters.tx_syscalls.add(1);
             match self.port.tun.read(&mut self.read) {
                 Ok(len) => {
+                    self.clock.gather(sys::boottime_nanos);
                     self.packet(len);
                     if self.batches.iter().map(Batch::used).sum::<usize>() >= ENOUGH {
                         self.flush();
@@ -144,7 +146,7 @@ impl Sender {
         if self.shared.config.clamp_mss {
             mss::clamp(packet, &ip, usize::from(mtu), vnet.checksum.is_some());
         }
-        let (way, copies) = ways.choose(&mut self.flows, &ip, packet, longest);
+        let (way, copies) = ways.choose(&self.clock, &ip, packet, longest);
         let (way, copies) = (Arc::clone(way), copies.cloned());
         drop(table);
         let segmentation = segmentation.filter(|segmentation| segmentation.count() > 1);
@@ -231,6 +233,7 @@ impl Sender {
         for batch in &mut self.batches {
             batch.flush(&self.shared);
         }
+        self.clock.sent(sys::boottime_nanos);
     }
 }
 

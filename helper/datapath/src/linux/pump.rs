@@ -238,7 +238,7 @@ impl Pump {
     ) -> Result<(), DataPathError> {
         let port = self.port(device)?;
         let sockets = lock(&self.sockets);
-        let ways = resolve(&sockets, carriage)?;
+        let ways = resolve(&sockets, carriage, port.egress.load().ways_to(None))?;
         change_egress(&port, |table| table.set_default(ways));
         Ok(())
     }
@@ -250,7 +250,7 @@ impl Pump {
     ) -> Result<(), DataPathError> {
         let port = self.port(DeviceId::MAIN)?;
         let sockets = lock(&self.sockets);
-        let ways = resolve(&sockets, carriage)?;
+        let ways = resolve(&sockets, carriage, port.egress.load().ways_to(Some(destination)))?;
         change_egress(&port, |table| table.set_route(destination, ways));
         Ok(())
     }
@@ -281,6 +281,7 @@ fn change_egress(port: &Port, change: impl FnOnce(&mut Table)) {
 fn resolve(
     sockets: &HashMap<SocketId, Arc<Socket>>,
     carriage: Option<Carriage>,
+    before: Option<&Ways>,
 ) -> Result<Option<Arc<Ways>>, DataPathError> {
     let Some(carriage) = carriage else { return Ok(None) };
     if let Some(unknown) = carriage.sockets().find(|socket| !sockets.contains_key(socket)) {
@@ -288,7 +289,7 @@ fn resolve(
     }
     let resolved =
         |egress: &Egress| Some(Arc::new(Resolved::new(egress, Arc::clone(sockets.get(&egress.socket)?))));
-    Ok(Ways::new(&carriage, resolved).map(Arc::new))
+    Ok(Ways::new(&carriage, before, resolved).map(Arc::new))
 }
 
 impl Drop for Pump {

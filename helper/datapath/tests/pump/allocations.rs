@@ -66,7 +66,7 @@ fn traffic_takes_no_memory() {
         tunnel.b.path.add_inbound(any_inbound(0x2002, plan.suite)).unwrap();
         let share = |name, egress: &Egress| Share { name, weight: 1, egress: egress.clone() };
         let shares = vec![share(1, &egress), share(2, &other)];
-        let carriage = Carriage { main: egress, shares, copies: Some(other) };
+        let carriage = Carriage { shares, copies: Some(other), ..Carriage::from(egress) };
         tunnel.a.path.set_default(Some(carriage)).unwrap();
         tunnel.b.path.set_expect_copies(true);
         for _ in 0..8 {

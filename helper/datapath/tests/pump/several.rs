@@ -145,12 +145,37 @@ fn a_flow_changes_its_way_only_when_it_pauses_or_its_way_is_gone() {
         std::thread::sleep(Duration::from_millis(10));
         send(number);
     }
-    std::thread::sleep(Duration::from_millis(400));
+    std::thread::sleep(Duration::from_millis(600));
     send(10);
     assert_eq!(opened(&rig.udp, &mut rig.open).concat(), (0..10).collect::<Vec<u8>>());
     rig.path.set_default(Some(only_second)).unwrap();
     send(11);
     assert_eq!(opened(&second.udp, &mut second.open).concat(), [10, 11]);
+}
+
+#[test]
+fn a_flow_stays_where_it_went_before_flows_were_spread() {
+    let mut rig = Rig::new(Config::default());
+    let mut second = Second::new(&rig);
+    let inside = rig.namespace.udp("10.99.0.1:0");
+    let (one, other) = (first(&rig), second.egress());
+    rig.path.set_default(Some(Carriage::new(one.clone(), 1))).unwrap();
+    let send = |number: u8| inside.send_to(&[number], "10.99.0.2:9").unwrap();
+    send(0);
+    wait_until("it went", || rig.path.counters().tx_packets >= 1);
+    // Nearly all by the second from now on.
+    let shares = vec![
+        Share { name: 1, weight: 1, egress: one.clone() },
+        Share { name: 2, weight: 1_000_000, egress: other },
+    ];
+    rig.path.set_default(Some(Carriage { shares, ..Carriage::new(one, 1) })).unwrap();
+    send(1);
+    rig.namespace.udp("10.99.0.1:0").send_to(&[9], "10.99.0.2:9").unwrap();
+    wait_until("they went", || rig.path.counters().tx_packets >= 3);
+    std::thread::sleep(Duration::from_millis(600));
+    send(2);
+    assert_eq!(opened(&rig.udp, &mut rig.open).concat(), [0, 1, 9], "nobody knows which flows went before");
+    assert_eq!(opened(&second.udp, &mut second.open).concat(), [2]);
 }
 
 #[test]

@@ -46,6 +46,7 @@ impl IkeSa {
         }
         let mut answer = self.answer_mobike(now, path, payloads);
         answer.extend(self.answer_switch(payloads));
+        answer.extend(self.answer_report(payloads));
         if outcome.is_ok() {
             outcome = self.receive_group_sa(payloads);
         }

@@ -77,9 +77,8 @@ fn read(payloads: &[Payload], number: u16) -> Option<KeepOldIkeSa> {
 }
 
 /// A notify of a number of ours, which is about no SA by its SPI.
-fn find_own_notify(payloads: &[Payload], number: u16) -> Option<&Notify> {
-    find_notify(payloads, NotifyType::from(number))
-        .filter(|notify| notify.protocol == 0 && notify.spi.is_empty())
+pub(super) fn find_own_notify(payloads: &[Payload], number: impl Into<NotifyType>) -> Option<&Notify> {
+    find_notify(payloads, number.into()).filter(|notify| notify.protocol == 0 && notify.spi.is_empty())
 }
 
 impl IkeSa {

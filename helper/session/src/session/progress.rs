@@ -143,7 +143,8 @@ impl Session {
                 SaEvent::Redundant(redundant) => self.fading.add(*redundant),
                 SaEvent::Kept(kept) => news.push(News::Kept(kept)),
                 SaEvent::KeepRefused(notify) => news.push(News::KeepRefused(notify)),
-                SaEvent::Probed { by, rtt } => news.push(News::Probed { by, rtt }),
+                SaEvent::Probed { by, rtt, since } => news.push(News::probed(by, rtt, since)),
+                SaEvent::Reported(report) => news.push(News::Reported(report)),
                 SaEvent::SwitchAsked(_) | SaEvent::SwitchAnswered { .. } => {}
                 SaEvent::AuthLifetime(seconds) => lifetime = Some(seconds),
                 SaEvent::RekeyRefused(notify) => refused = Some((notify, false)),

@@ -362,6 +362,7 @@ impl Session {
             | SaEvent::Kept(_)
             | SaEvent::KeepRefused(_)
             | SaEvent::Probed { .. }
+            | SaEvent::Reported(_)
             | SaEvent::SwitchAsked(_)
             | SaEvent::SwitchAnswered { .. }
             | SaEvent::Redundant(_)

@@ -20,6 +20,7 @@ mod loss;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use rand_core::CryptoRng;
 use ropewalk_ike::exchange::Path;
@@ -29,15 +30,19 @@ use ropewalk_ike::time::Instant;
 use ropewalk_paths::{Health, Manager, PathId, Policy, UseMetered};
 
 pub(super) use self::choice::News;
-use self::choice::Told;
+use self::choice::{Arrivals, Told};
 use self::growth::Growth;
-use super::{Session, State};
+use super::{IkeInfo, Session, State};
 use crate::command::{Carriage, Command, Lane};
 use crate::config::PathsConfig;
 use crate::uplink::{Alone, PathSnapshot, Traffic, Uplink};
 
 /// Sockets whose interface is remembered at most.
 const MAX_LINKS: usize = 256;
+
+/// A flow may change its way when it has paused for so long: twice the longest round trip, within these bounds.
+const LEAST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
 /// No system gives an interface this number: what is not allowed cannot be opened.
 const NO_INTERFACE: u32 = u32::MAX;
@@ -72,6 +77,9 @@ pub(super) struct Strands {
     probes: BTreeMap<PathId, Vec<u64>>,
     /// What each CHILD_SA had carried at the last look.
     traffic: BTreeMap<u32, Traffic>,
+    /// What of the data has arrived, here by our SPIs and at the gateway by its own.
+    inbound: Arrivals,
+    outbound: Arrivals,
     look_at: Instant,
     /// The time, as far as it was told.
     seen_at: Instant,
@@ -97,6 +105,8 @@ impl Strands {
             manager: None,
             probes: BTreeMap::new(),
             traffic: BTreeMap::new(),
+            inbound: Arrivals::default(),
+            outbound: Arrivals::default(),
             look_at: Instant::ZERO,
             seen_at: Instant::ZERO,
             growth: Growth::default(),
@@ -114,6 +124,11 @@ impl Strands {
     /// Whether there is no other one.
     pub(super) fn is_alone(&self) -> bool {
         self.others.is_empty()
+    }
+
+    /// The IKE_SAs beside the one in the state, of paths that stand.
+    pub(super) fn ike_infos(&self) -> impl Iterator<Item = IkeInfo> {
+        self.others.values().map(|strand| IkeInfo::of(&strand.sa))
     }
 
     /// How many IKE_SAs there are beside the one in the state.
@@ -154,14 +169,18 @@ impl Strands {
 
     /// What leaves by which lane, as the manager has it.
     fn carriage(&self, carrying: Lane) -> Carriage {
-        let Some(assignment) = self.manager.as_ref().map(Manager::assignment) else {
-            return Carriage { carrying, shares: Vec::new(), copies: None };
+        let Some(manager) = &self.manager else {
+            return Carriage { carrying, pause: LEAST_PAUSE, shares: Vec::new(), copies: None };
         };
+        let assignment = manager.assignment();
+        // What was sent by the longest way has arrived, and what waits in its queues as well.
+        let longest = manager.paths(self.seen_at).iter().filter_map(|view| view.rtt).max();
+        let pause = (longest.unwrap_or_default() * 2).clamp(LEAST_PAUSE, LONGEST_PAUSE);
         let lane = |id: &PathId| self.lanes.get(id).copied();
         let shares = assignment.shares.paths().iter();
         let shares: Vec<(Lane, u32)> = shares.filter_map(|(id, weight)| Some((lane(id)?, *weight))).collect();
         let copies = assignment.copies.as_ref().and_then(lane).filter(|copies| copies.id != carrying.id);
-        Carriage { carrying, shares: if shares.len() > 1 { shares } else { Vec::new() }, copies }
+        Carriage { carrying, pause, shares: if shares.len() > 1 { shares } else { Vec::new() }, copies }
     }
 
     fn uplink(&self, interface: u32) -> Option<&Uplink> {

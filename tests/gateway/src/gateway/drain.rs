@@ -83,6 +83,7 @@ impl Gateway {
                 | SaEvent::PathWorks(_)
                 | SaEvent::PathFailed(_)
                 | SaEvent::Probed { .. }
+                | SaEvent::Reported(_)
                 | SaEvent::MoveRefused(_)
                 | SaEvent::Redirected(_)
                 | SaEvent::AuthLifetime(_) => {}

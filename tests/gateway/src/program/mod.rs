@@ -95,10 +95,11 @@ impl Program {
             }
             // Who sends ESP is alive and need not be asked; who receives by a new CHILD_SA has it.
             for traffic in self.plane.traffic() {
-                let Traffic { spi_in, last, received, sent } = traffic;
+                let Traffic { spi_in, last, received, sent, arrived: (packets, newest) } = traffic;
                 if let Some(at) = last {
                     self.gateway.note_inbound(spi_in, at);
                 }
+                self.gateway.note_arrivals(spi_in, packets, newest);
                 self.gateway.note_traffic(now, spi_in, received, sent);
             }
             if self.gateway.poll_timeout().is_some_and(|at| at <= now) {

@@ -52,6 +52,8 @@ pub struct Traffic {
     pub received: u64,
     /// And sent.
     pub sent: u64,
+    /// Authentic packets received, and the highest sequence number of one.
+    pub arrived: (u64, u64),
 }
 
 /// The data plane.
@@ -260,7 +262,13 @@ impl Plane {
         let of = |(spi_in, child): (&u32, &Child)| {
             let (inbound, outbound) = (child.inbound.counters(), child.outbound.counters());
             let last = inbound.last.map(Instant::from_start);
-            Traffic { spi_in: *spi_in, last, received: inbound.bytes, sent: outbound.bytes }
+            Traffic {
+                spi_in: *spi_in,
+                last,
+                received: inbound.bytes,
+                sent: outbound.bytes,
+                arrived: (inbound.authentic, inbound.newest),
+            }
         };
         self.children.iter().map(of).collect()
     }
@@ -342,7 +350,7 @@ impl Plane {
         let any = || self.children.values().filter(|child| child.client == client);
         let main = egress(&carriage.main).or_else(|| any().find_map(|child| self.egress(child)))?;
         let copies = carriage.copies.as_ref().and_then(egress);
-        Some(Ways { main, shares: shares.collect(), copies })
+        Some(Ways { shares: shares.collect(), copies, ..Ways::new(main, carriage.main_name) })
     }
 
     fn egress(&self, child: &Child) -> Option<Egress> {

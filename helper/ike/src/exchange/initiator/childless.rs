@@ -97,6 +97,7 @@ impl Completing {
                 | SaEvent::PathWorks(_)
                 | SaEvent::PathFailed(_)
                 | SaEvent::Probed { .. }
+                | SaEvent::Reported(_)
                 | SaEvent::MoveRefused(_)
                 | SaEvent::PeerAddresses => {}
             }

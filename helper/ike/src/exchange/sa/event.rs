@@ -7,7 +7,7 @@ use crate::exchange::Path;
 use crate::exchange::child::ChildSa;
 use crate::exchange::group::GroupEvent;
 use crate::exchange::rekey_ike::Successor;
-use crate::wire::{GatewayName, NotifyType, SwitchNotice};
+use crate::wire::{GatewayName, NotifyType, PathReport, SwitchNotice};
 
 /// Why an IKE_SA ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,11 @@ pub enum SaEvent {
         by: Path,
         /// The round trip, when it can be told.
         rtt: Option<Duration>,
+        /// When that was sent first: the round trip at most.
+        since: Duration,
     },
+    /// The gateway says what has arrived there by a CHILD_SA of ours.
+    Reported(PathReport),
     /// The peer does not let us move to the path that requests go by.
     MoveRefused(NotifyType),
     /// The peer's list of addresses is another one.

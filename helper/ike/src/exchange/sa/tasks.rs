@@ -61,7 +61,9 @@ impl IkeSa {
             let (exchange, payloads, policy) = match &mut task {
                 Task::Liveness => {
                     let policy = self.liveness_policy();
-                    (ExchangeType::Informational, self.liveness_payloads(), policy)
+                    let mut payloads = self.liveness_payloads();
+                    payloads.extend(self.report_request());
+                    (ExchangeType::Informational, payloads, policy)
                 }
                 Task::DeleteChildren(spis) => {
                     spis.retain(|spi| self.children.iter().any(|child| child.spi_in == *spi));
@@ -164,6 +166,7 @@ impl IkeSa {
                 self.fatal_notify(payloads)?;
                 self.liveness_answered();
                 self.compare_mapping(payloads);
+                self.take_report(payloads);
                 Ok(())
             }
             Task::Mobike(task) => {

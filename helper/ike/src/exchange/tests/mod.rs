@@ -13,6 +13,7 @@ mod keep_old;
 mod keep_old_octets;
 mod misbehaviour;
 mod mobike;
+mod path_report;
 mod probe;
 mod rekey;
 mod rekey_child;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
 use crate::exchange::sa::CloseReason;
-use crate::wire::SwitchNotice;
+use crate::wire::{PathReport, SwitchNotice};
 
 /// What the owner of one end keeps.
 pub(super) struct End {
@@ -25,6 +25,8 @@ pub(super) struct End {
     pub(super) asked: Vec<SwitchNotice>,
     /// What the gateway answered to that.
     pub(super) answered: Vec<(u32, bool)>,
+    /// What the gateway said that has arrived.
+    pub(super) reports: Vec<PathReport>,
 }
 
 /// Two ends.
@@ -67,6 +69,7 @@ impl End {
             kept,
             asked,
             answered,
+            reports: Vec::new(),
         }
     }
 
@@ -111,6 +114,7 @@ impl End {
                 | SaEvent::KeepRefused(_)
                 | SaEvent::ChildRefused(_)) => self.refused.push(refused),
                 SaEvent::SwitchAsked(notice) => self.asked.push(notice),
+                SaEvent::Reported(report) => self.reports.push(report),
                 SaEvent::SwitchAnswered { counter, understood } => self.answered.push((counter, understood)),
                 SaEvent::AuthLifetime(_)
                 | SaEvent::PathChanged(_)

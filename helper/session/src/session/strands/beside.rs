@@ -111,7 +111,8 @@ impl Session {
                 }
                 SaEvent::Kept(kept) => news.push(News::Kept(kept)),
                 SaEvent::KeepRefused(notify) => news.push(News::KeepRefused(notify)),
-                SaEvent::Probed { by, rtt } => news.push(News::Probed { by, rtt }),
+                SaEvent::Probed { by, rtt, since } => news.push(News::probed(by, rtt, since)),
+                SaEvent::Reported(report) => news.push(News::Reported(report)),
                 SaEvent::Group(event) => groups.push(event),
                 SaEvent::AuthLifetime(seconds) => lifetime = Some(seconds),
                 SaEvent::RekeyRefused(notify) => refused = Some((notify, false)),

@@ -1,16 +1,17 @@
 //! Which strand carries: the path manager decides, by what the data path and the answers to probes tell.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand_core::CryptoRng;
 use ropewalk_ike::exchange::Path;
 use ropewalk_ike::exchange::rekey_ike::Successor;
 use ropewalk_ike::time::Instant;
-use ropewalk_ike::wire::{NotifyType, SwitchNotice};
-use ropewalk_paths::{Manager, PathId};
+use ropewalk_ike::wire::{NotifyType, PathReport, SwitchNotice};
+use ropewalk_paths::{Direction, Manager, PathId, RoundTrip};
 
-use super::Strand;
 use super::loss::Left;
+use super::{Strand, Strands};
 use crate::command::Command;
 use crate::session::{Session, State};
 use crate::uplink::Traffic;
@@ -20,6 +21,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const IDLE_LOOK: Duration = Duration::from_millis(250);
 /// Data flow when there were any within this.
 const BUSY: Duration = Duration::from_secs(2);
+/// CHILD_SAs of which is remembered what they had carried.
+const MOST_KNOWN: usize = 64;
 
 /// What an IKE_SA tells that concerns the strands.
 #[derive(Debug)]
@@ -29,7 +32,15 @@ pub(in crate::session) enum News {
     /// There is none.
     KeepRefused(NotifyType),
     /// A probe was answered.
-    Probed { by: Path, rtt: Option<Duration> },
+    Probed { by: Path, rtt: RoundTrip },
+    /// The gateway says what has arrived there.
+    Reported(PathReport),
+}
+
+impl News {
+    pub(in crate::session) fn probed(by: Path, rtt: Option<Duration>, since: Duration) -> Self {
+        Self::Probed { by, rtt: rtt.map_or(RoundTrip::AtMost(since), RoundTrip::Exactly) }
+    }
 }
 
 /// What the gateway was told of a path.
@@ -38,6 +49,35 @@ pub(super) struct Told {
     main: bool,
     copies: bool,
     weight: u16,
+}
+
+/// What had arrived by each CHILD_SA when that was looked at last.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals(BTreeMap<u32, (u64, u64)>);
+
+impl Arrivals {
+    /// So many packets, the newest with this sequence number, have arrived by this CHILD_SA: how many arrived since the last
+    /// look, and how many that were sent meanwhile did not.
+    fn count(&mut self, spi: u32, (packets, newest): (u64, u64)) -> (u64, u64) {
+        if self.0.len() > MOST_KNOWN {
+            self.0.clear();
+        }
+        let Some((packets_before, newest_before)) = self.0.insert(spi, (packets, newest)) else {
+            return (0, 0);
+        };
+        let arrived = packets.saturating_sub(packets_before);
+        (arrived, newest.saturating_sub(newest_before).saturating_sub(arrived))
+    }
+}
+
+impl Strands {
+    /// The gateway says what has arrived there by this strand.
+    fn reported(&mut self, now: Instant, id: PathId, report: PathReport) {
+        let (arrived, lost) = self.outbound.count(report.spi, (report.packets, report.newest));
+        if let Some(manager) = &mut self.manager {
+            manager.counted(now, id, Direction::Out, arrived, lost);
+        }
+    }
 }
 
 impl Session {
@@ -56,6 +96,7 @@ impl Session {
                 News::Kept(successor) => self.kept(now, *successor, rng),
                 News::KeepRefused(notify) => self.keep_refused(now, notify),
                 News::Probed { by, rtt } => self.probed(now, id, by, rtt),
+                News::Reported(report) => self.strands.reported(now, id, report),
             }
         }
         if told {
@@ -63,7 +104,7 @@ impl Session {
         }
     }
 
-    fn probed(&mut self, now: Instant, id: PathId, by: Path, rtt: Option<Duration>) {
+    fn probed(&mut self, now: Instant, id: PathId, by: Path, rtt: RoundTrip) {
         let link = if id == self.strands.first {
             self.link
         } else {
@@ -72,7 +113,6 @@ impl Session {
         // Only an answer by its own path tells of it.
         let (Some(manager), true) = (&mut self.strands.manager, link == Some(by.link)) else { return };
         let mut tokens = self.strands.probes.remove(&id).unwrap_or_default();
-        let rtt = rtt.filter(|_| tokens.len() == 1);
         if let Some(newest) = tokens.pop() {
             manager.probe_answered(now, id, newest, rtt);
         }
@@ -89,7 +129,7 @@ impl Session {
         let owns = |strand: &Strand| strand.sa.children().iter().any(|child| child.spi_in == traffic.spi_in);
         let found = self.strands.others.iter().find(|(_, strand)| owns(strand)).map(|(id, _)| *id);
         let id = found.unwrap_or(self.strands.first);
-        self.feed_manager(id, traffic);
+        self.feed_manager(now, id, traffic);
         let Some(strand) = found.and_then(|id| self.strands.others.get_mut(&id)) else { return false };
         if let Some(at) = traffic.last_in {
             strand.sa.note_inbound(at);
@@ -100,9 +140,11 @@ impl Session {
         true
     }
 
-    fn feed_manager(&mut self, id: PathId, traffic: &Traffic) {
+    fn feed_manager(&mut self, now: Instant, id: PathId, traffic: &Traffic) {
         let strands = &mut self.strands;
         let Some(manager) = &mut strands.manager else { return };
+        let (arrived, lost) = strands.inbound.count(traffic.spi_in, traffic.arrived);
+        manager.counted(now, id, Direction::In, arrived, lost);
         let before = strands.traffic.insert(traffic.spi_in, *traffic);
         let (received, sent) = before.map_or((0, 0), |before| {
             (traffic.received.saturating_sub(before.received), traffic.sent.saturating_sub(before.sent))
@@ -137,7 +179,7 @@ impl Session {
             let busy = strands.traffic.values().filter_map(last).max().is_some_and(|at| now < at + BUSY);
             strands.look_at = now + if busy { LOOK } else { IDLE_LOOK };
             // What is gone is not looked at any more.
-            if strands.traffic.len() > 64 {
+            if strands.traffic.len() > MOST_KNOWN {
                 strands.traffic.clear();
             }
         }

@@ -394,6 +394,7 @@ impl Session {
                 | SaEvent::AuthLifetime(_)
                 | SaEvent::Group(_)
                 | SaEvent::Probed { .. }
+                | SaEvent::Reported(_)
                 | SaEvent::PeerAddresses => {}
             }
         }
