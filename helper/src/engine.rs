@@ -178,6 +178,8 @@ fn field_words(field: CredentialField) -> &'static str {
 pub struct ConnectionHandle {
     key: Key,
     source: ProfileSource,
+    /// Its paths have addresses of their own: there is one policy for those.
+    address_per_path: bool,
     commands: mpsc::Sender<Command>,
     ended: watch::Receiver<Option<Outcome>>,
 }
@@ -187,6 +189,12 @@ impl ConnectionHandle {
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.key
+    }
+
+    /// Whether each of its paths has an inner address of its own (`paths.address_per_path`).
+    #[must_use]
+    pub fn has_address_per_path(&self) -> bool {
+        self.address_per_path
     }
 
     /// Tells the connection to end; [`ConnectionHandle::ended`] tells when it has.
@@ -277,7 +285,13 @@ impl Engine {
             status.state = State::Connecting;
             status.policy = policy;
         });
-        let handle = ConnectionHandle { key: key.clone(), source, commands, ended };
+        let handle = ConnectionHandle {
+            key: key.clone(),
+            source,
+            address_per_path: profile.paths.address_per_path,
+            commands,
+            ended,
+        };
         connections.insert(key.clone(), handle.clone());
         drop(connections);
 

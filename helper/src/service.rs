@@ -338,7 +338,17 @@ impl Service {
                 "connect first; what a profile starts with is its key `paths.policy`",
             ));
         }
-        for handle in handles {
+        let takes_it =
+            |handle: &&ConnectionHandle| policy == Policy::Failover || !handle.has_address_per_path();
+        if !handles.iter().any(|handle| takes_it(&handle)) {
+            return Err(ErrorInfo::new(
+                ErrorCode::Failed,
+                "each path of this connection has an inner address of its own, and what has an address goes by its path: there \
+                 is nothing to spread or to copy",
+                "take `paths.address_per_path` out of the profile to use balance or redundant",
+            ));
+        }
+        for handle in handles.iter().filter(takes_it) {
             handle.set_policy(policy).await;
         }
         Ok(Reply::Done)

@@ -1,5 +1,6 @@
 //! What packets leave by when there is more than one way: the ways of several paths, and how packets choose among them.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::sa::{Egress, SocketId};
@@ -23,6 +24,8 @@ pub struct Carriage {
     pub pause: Duration,
     /// What small and marked packets leave by *too*, sealed with this egress' own SA. The receiver tells the copies.
     pub copies: Option<Egress>,
+    /// What packets from one of these addresses leave by, whatever else is said: ways that are for one address each.
+    pub by_source: Vec<(IpAddr, Egress)>,
 }
 
 /// One way among those that flows are spread over.
@@ -46,7 +49,8 @@ impl Carriage {
     /// Everything leaves by this way of this name.
     #[must_use]
     pub fn new(main: Egress, name: u32) -> Self {
-        Self { main, name, shares: Vec::new(), pause: USUAL_PAUSE, copies: None }
+        let (shares, by_source) = (Vec::new(), Vec::new());
+        Self { main, name, shares, pause: USUAL_PAUSE, copies: None, by_source }
     }
 
     /// The sockets it names.
@@ -55,5 +59,6 @@ impl Carriage {
         std::iter::once(self.main.socket)
             .chain(shares)
             .chain(self.copies.as_ref().map(|copies| copies.socket))
+            .chain(self.by_source.iter().map(|(_, egress)| egress.socket))
     }
 }

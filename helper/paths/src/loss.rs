@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use ropewalk_ike::time::Instant;
 
-/// So many packets make a sample: what is lost by chance then differs by a few percent at most.
+/// So many packets over so long make a sample: what is lost by chance then differs by a few percent at most, and a burst that a
+/// short queue did not hold does not count for more than it is.
 const SAMPLE: u64 = 128;
+const SHORTEST: Duration = Duration::from_secs(1);
 /// A flow too slow for that makes one after this, of so many packets at least.
 const LONGEST: Duration = Duration::from_secs(5);
 const LEAST: u64 = 16;
@@ -72,7 +74,8 @@ impl OneWay {
         }
         let since = *self.since.get_or_insert(now);
         let slow = now >= since + LONGEST && total >= LEAST;
-        if total < SAMPLE && !slow {
+        let whole = now >= since + SHORTEST && total >= SAMPLE;
+        if !whole && !slow {
             return;
         }
         #[allow(clippy::cast_precision_loss)]
@@ -96,9 +99,12 @@ mod tests {
         loss.count(at(1), Direction::In, 90, 10);
         assert_eq!(loss.rate(Direction::In), None, "too few");
         loss.count(at(1), Direction::In, 90, 10);
+        assert_eq!(loss.rate(Direction::In), None, "too short");
+        loss.count(at(2), Direction::In, 90, 10);
         assert_eq!(loss.rate(Direction::In), Some(0.1));
         assert_eq!(loss.rate(Direction::Out), None);
-        loss.count(at(2), Direction::In, 70, 130);
+        loss.count(at(3), Direction::In, 70, 130);
+        loss.count(at(4), Direction::In, 0, 0);
         let rate = loss.rate(Direction::In).unwrap();
         assert!((rate - 0.375).abs() < 1e-9, "the older half counts less and less: {rate}");
     }

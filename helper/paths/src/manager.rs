@@ -17,6 +17,8 @@ const HOLD: Duration = Duration::from_secs(2);
 const LEAST_STAY: Duration = Duration::from_secs(10);
 /// An unmetered path must have worked for so long before it takes over from a metered one.
 const UNMETERED_PROOF: Duration = Duration::from_secs(3);
+/// What a path loses above twice of what another one does, when it is to be left alone for that.
+const MUCH_WORSE: f64 = 0.1;
 /// Throughput is measured over this.
 const METER: Duration = Duration::from_secs(1);
 /// The weights of shares; they change only when they would by more than a quarter.
@@ -82,6 +84,9 @@ struct Member {
     good_since: Option<Instant>,
     degraded_since: Option<Instant>,
     octets: u64,
+    /// Since when it loses much, and whether it gets no flows because of that.
+    lossy_since: Option<Instant>,
+    unfit: bool,
     /// The most octets in one [`METER`] so far, fading.
     capacity: u64,
 }
@@ -123,7 +128,15 @@ impl Manager {
     /// A path is there: its CHILD_SA is installed.
     pub fn add(&mut self, now: Instant, path: PathId, metered: bool) {
         let track = Track::new(now, metered);
-        let member = Member { track, good_since: None, degraded_since: None, octets: 0, capacity: 0 };
+        let member = Member {
+            track,
+            good_since: None,
+            degraded_since: None,
+            lossy_since: None,
+            unfit: false,
+            octets: 0,
+            capacity: 0,
+        };
         self.members.insert(path, member);
         self.handle_timeout(now);
     }
@@ -291,11 +304,13 @@ impl Manager {
         let carrying = self.assignment.carrying.and_then(|path| self.members.get(&path))?;
         let stay = self.chosen_at.map(|at| at + LEAST_STAY).unwrap_or_default();
         let degraded = carrying.degraded_since.map(|since| (since + HOLD).max(stay));
+        let lossy = self.members.values().filter(|member| !member.unfit);
+        let lossy = lossy.filter_map(|member| member.lossy_since).map(|since| since + HOLD);
         let unmetered = self.members.values().filter(|member| !member.track.is_metered());
         let proofs = unmetered.filter_map(|member| member.good_since).map(|since| since + UNMETERED_PROOF);
         let cheaper = carrying.track.is_metered() && self.use_metered == UseMetered::Standby;
         // What is over has been looked at; more comes of it only when something else changes.
-        proofs.filter(|_| cheaper).chain(degraded).filter(|at| *at > self.looked_at).min()
+        proofs.filter(|_| cheaper).chain(degraded).chain(lossy).filter(|at| *at > self.looked_at).min()
     }
 
     fn choose(&mut self, now: Instant) {
@@ -303,7 +318,10 @@ impl Manager {
             let health = member.track.health(now);
             note(&mut member.good_since, health == Health::Good, now);
             note(&mut member.degraded_since, health == Health::Degraded, now);
+            note(&mut member.lossy_since, member.track.is_lossy(), now);
+            member.unfit &= member.track.is_lossy();
         }
+        self.judge_losses(now);
         let carrying = self.choose_carrying(now);
         let shares = match self.policy {
             Policy::Balance => self.share(now),
@@ -331,6 +349,31 @@ impl Manager {
         }
     }
 
+    /// A path that loses much gets no flows, unless the others are hardly better: when there is more than all of them carry,
+    /// all of them lose.
+    fn judge_losses(&mut self, now: Instant) {
+        let loss = |member: &Member| member.track.loss().unwrap_or_default();
+        let held = |member: &Member| member.lossy_since.is_some_and(|since| now >= since + HOLD);
+        let others_loss = |path: &PathId| {
+            let others = self.working(now).filter(|(other, member)| *other != path && !member.unfit);
+            others.map(|(_, member)| loss(member)).min_by(f64::total_cmp)
+        };
+        let worse = |path: &PathId, member: &Member| {
+            others_loss(path).is_some_and(|other| loss(member) > other * 2.0 + MUCH_WORSE)
+        };
+        let unfit: Vec<PathId> = self
+            .members
+            .iter()
+            .filter(|(path, member)| held(member) && worse(path, member))
+            .map(|(path, _)| *path)
+            .collect();
+        for path in unfit {
+            if let Some(member) = self.members.get_mut(&path) {
+                member.unfit = true;
+            }
+        }
+    }
+
     fn choose_carrying(&self, now: Instant) -> Option<PathId> {
         let current = self.assignment.carrying.and_then(|path| Some((path, self.members.get(&path)?)));
         let Some((path, member)) = current else {
@@ -345,7 +388,7 @@ impl Manager {
         let leave = match member.track.health(now) {
             Health::Down | Health::Failed => true,
             // What is not spread goes where the flows go.
-            Health::Degraded if self.policy == Policy::Balance && member.track.is_lossy() => true,
+            Health::Degraded if self.policy == Policy::Balance && member.unfit => true,
             Health::Degraded => stayed && member.degraded_since.is_some_and(|since| now >= since + HOLD),
             Health::Good | Health::Unproven | Health::Suspect => false,
         };
@@ -401,7 +444,7 @@ impl Manager {
             // Its share is what makes it slow: to take it away would move flows to and fro, and packets overtake others.
             free && match member.track.health(now) {
                 Health::Good | Health::Suspect => true,
-                Health::Degraded => !member.track.is_lossy(),
+                Health::Degraded => !member.unfit,
                 Health::Unproven | Health::Failed | Health::Down => false,
             }
         };

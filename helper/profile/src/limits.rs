@@ -21,7 +21,6 @@ pub(crate) const REFUSED: &[Limit] = &[
     Limit { key: "auth.method", what: "\"eap-md5\"", asked: |p| p.auth.method == Method::EapMd5 },
     Limit { key: "address.source", what: "\"dhcp\"", asked: |p| p.address.source == AddressSource::Dhcp },
     Limit { key: "tunnel.kill_switch", what: "true", asked: |p| p.tunnel.kill_switch },
-    Limit { key: "paths.address_per_path", what: "true", asked: |p| p.paths.address_per_path },
 ];
 
 /// Without these the connection is the same, only less well kept: told at import and in the preview.

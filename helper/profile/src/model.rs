@@ -274,7 +274,8 @@ pub struct Paths {
     pub keep_old_ike_sa_notify: u16,
     /// Announces KEEP_OLD_IKE_SA in IKE_AUTH (the shortened form of the draft's appendix B.5).
     pub in_ike_auth: bool,
-    /// Asks for an inner address of its own for each path.
+    /// Asks for an inner address of its own for each path; a flow then goes by the path whose address it has. With
+    /// `policy = "failover"` and addresses from the gateway only.
     pub address_per_path: bool,
     /// `standby`: metered interfaces carry only when nothing else does; `yes`: like any other; `no`: never.
     pub use_metered: UseMetered,

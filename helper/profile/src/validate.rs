@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::model::{AddressSource, Method, Profile, TunnelMode};
+use crate::model::{AddressSource, Method, Policy, Profile, TunnelMode};
 use crate::{ProfileError, Secrets};
 
 /// Longest name of a profile, in characters.
@@ -217,6 +217,19 @@ impl Profile {
             return Err(ProfileError::key(
                 "paths.keep_old_ike_sa_notify",
                 format!("{notify} is not allowed; private-use status types are 40960 to 65535"),
+            ));
+        }
+        if self.paths.address_per_path && self.paths.policy != Policy::Failover {
+            return Err(ProfileError::key(
+                "paths.address_per_path",
+                "does not go with this `paths.policy`; what has an address goes by its path, so there is nothing to spread \
+                 or to copy: use \"failover\"",
+            ));
+        }
+        if self.paths.address_per_path && self.address.source != AddressSource::ConfigPayload {
+            return Err(ProfileError::key(
+                "paths.address_per_path",
+                "needs `address.source = \"config-payload\"`; the gateway gives the addresses",
             ));
         }
         for interface in &self.paths.interfaces {

@@ -129,6 +129,7 @@ fn a_value_out_of_range_is_an_error_with_key_and_line() {
         ("[crypto]\nesp = [\"aes 256\"]", "crypto.esp"),
         ("[paths]\nkeep_old_ike_sa_notify = 16400", "paths.keep_old_ike_sa_notify"),
         ("[paths]\npolicy = \"fastest\"", "paths.policy"),
+        ("[paths]\naddress_per_path = true\npolicy = \"balance\"", "paths.address_per_path"),
     ] {
         let (found, _, problem) = key_and_line(&with(section));
         assert!(found.starts_with(key), "{section}: {found}: {problem}");

@@ -59,6 +59,8 @@ pub struct Carriage {
     pub shares: Vec<(Lane, u32)>,
     /// The way of second copies.
     pub copies: Option<Lane>,
+    /// Where paths have inner addresses of their own: what has one of these leaves by that way, whatever else is said.
+    pub by_source: Vec<(IpAddr, Lane)>,
 }
 
 /// One thing to do. The order matters.

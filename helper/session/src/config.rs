@@ -25,6 +25,8 @@ pub struct PathsConfig {
     pub interfaces: Vec<String>,
     /// Whether metered links are used.
     pub use_metered: UseMetered,
+    /// Each path is to have an inner address of its own.
+    pub address_per_path: bool,
 }
 
 /// A session's configuration.

@@ -118,8 +118,13 @@ impl Tunnel {
         let main = main.map(|main| (main, carriage.carrying.id.0));
         let main = main.or_else(|| shares.first().map(|share| (share.egress.clone(), share.name)));
         let main = main.or_else(|| Some((copies.clone()?, carriage.copies?.id.0)));
+        let by_source = carriage.by_source.iter();
+        let by_source: Vec<_> =
+            by_source.filter_map(|(source, lane)| Some((*source, self.egress(lane)?))).collect();
+        let main = main.or_else(|| Some((by_source.first()?.1.clone(), carriage.carrying.id.0)));
         let pause = carriage.pause;
-        let ways = main.map(|(main, name)| Ways { shares, copies, pause, ..Ways::new(main, name) });
+        let ways =
+            main.map(|(main, name)| Ways { shares, copies, pause, by_source, ..Ways::new(main, name) });
         if ways.is_none() {
             self.sending = None;
         }
@@ -168,5 +173,6 @@ impl Tunnel {
 
 fn lanes(carriage: &Carriage) -> impl Iterator<Item = &Lane> {
     let shares = carriage.shares.iter().map(|(lane, _)| lane);
-    std::iter::once(&carriage.carrying).chain(shares).chain(&carriage.copies)
+    let own = carriage.by_source.iter().map(|(_, lane)| lane);
+    std::iter::once(&carriage.carrying).chain(shares).chain(&carriage.copies).chain(own)
 }

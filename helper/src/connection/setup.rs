@@ -104,6 +104,7 @@ fn paths(profile: &Profile) -> PathsConfig {
             UseMetered::Yes => ropewalk_session::UseMetered::Yes,
             UseMetered::No => ropewalk_session::UseMetered::No,
         },
+        address_per_path: paths.address_per_path,
     }
 }
 

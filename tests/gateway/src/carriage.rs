@@ -5,6 +5,7 @@
 //! are late change nothing.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ropewalk_ike::time::Instant;
@@ -28,6 +29,8 @@ pub struct Carriage {
     pub shares: Vec<Share>,
     /// Small and marked packets go by this one as well.
     pub copies: Option<u32>,
+    /// Where paths have inner addresses of their own: which goes by which, with nothing shared out and nothing copied.
+    pub by_address: Vec<(Vec<IpAddr>, u32)>,
 }
 
 /// One path among those that flows are shared out among.
@@ -112,17 +115,26 @@ impl Steering {
     }
 
     /// With which CHILD_SAs the client is sent to; `None` without any.
-    pub(crate) fn carriage(&self, strands: &[Strand]) -> Option<Carriage> {
+    pub(crate) fn carriage(&self, strands: &[Strand], first: &[IpAddr]) -> Option<Carriage> {
         let main_id = self.main(strands)?;
         let carrying = |id: u32| strands.iter().find(|strand| strand.id == id)?.sa.carrying();
         let main = carrying(main_id)?;
+        if strands.iter().any(|strand| !strand.own.is_empty()) {
+            let of = |strand: &Strand| {
+                let addresses = if strand.own.is_empty() { first.to_vec() } else { strand.own.clone() };
+                Some((addresses, strand.sa.carrying()?))
+            };
+            let by_address = strands.iter().filter_map(of).collect();
+            return Some(Carriage { main, main_name: main_id, shares: Vec::new(), copies: None, by_address });
+        }
         let said = self.notices.iter().filter_map(|(id, notice)| Some((*id, carrying(*id)?, *notice)));
         let shares = said.clone().filter(|(_, _, notice)| notice.weight > 0);
         let share =
             |(name, spi_in, notice): (u32, u32, SwitchNotice)| Share { name, spi_in, weight: notice.weight };
         let shares = shares.map(share).collect();
         let copies = said.clone().find(|(id, _, notice)| notice.copies && *id != main_id);
-        Some(Carriage { main, main_name: main_id, shares, copies: copies.map(|(_, spi_in, _)| spi_in) })
+        let copies = copies.map(|(_, spi_in, _)| spi_in);
+        Some(Carriage { main, main_name: main_id, shares, copies, by_address: Vec::new() })
     }
 
     /// When [`Self::look`] wants to be called: while there is something to choose and the client has not chosen.

@@ -22,6 +22,7 @@ use ropewalk_ike::time::{Instant, UnixTime};
 use ropewalk_ike::wire::{ExchangeType, GatewayName, Header, Message};
 
 use crate::group::Group;
+use crate::inner::SharedLeases;
 use crate::leases::Leases;
 use crate::limit::RateLimit;
 use crate::responder::HalfOpen;
@@ -56,7 +57,7 @@ pub struct Gateway {
     clients: BTreeMap<u64, Client>,
     /// The clients by our SPIs of their IKE_SAs: after a rekey these are others than the first one, which is the number.
     by_spi: BTreeMap<u64, u64>,
-    leases: Leases,
+    leases: SharedLeases,
     group: Option<Group>,
     cookies: CookieJar,
     limit: RateLimit,
@@ -76,7 +77,7 @@ impl Gateway {
     /// A gateway without clients. `wall_clock` decides about certificates until [`Self::set_wall_clock`].
     #[must_use]
     pub fn new(settings: Settings, wall_clock: UnixTime) -> Self {
-        let leases = Leases::new(&settings.pools, settings.unique);
+        let leases = SharedLeases::new(Leases::new(&settings.pools, settings.unique));
         Self {
             settings,
             wall_clock,
@@ -118,7 +119,7 @@ impl Gateway {
                 Some(ClientInfo {
                     client: ClientId(*id),
                     name: up.name.clone(),
-                    addresses: up.addresses.clone(),
+                    addresses: up.inner_addresses(),
                     remote: main.sa.path().remote,
                     suite: *main.sa.suite(),
                     children: up.children().map(|child| child.spi_in).collect(),

@@ -68,6 +68,44 @@ impl Leases {
         Some(address)
     }
 
+    /// An address beside those that this client has, for a further IKE_SA of its: the one that this IKE_SA holds already, else
+    /// the one it asks for, else one that the client had, else another one; never one that is held.
+    pub fn acquire_further(
+        &mut self,
+        asker: Asker<'_>,
+        ipv4: bool,
+        wanted: Option<IpAddr>,
+    ) -> Option<IpAddr> {
+        let free = |address: &IpAddr| self.leases.get(address).is_none_or(|lease| lease.holder.is_none());
+        let own = |(address, lease): (&IpAddr, &Lease)| {
+            (address.is_ipv4() == ipv4 && lease.holder == Some(asker.holder)).then_some(*address)
+        };
+        let had = |(address, lease): (&IpAddr, &Lease)| {
+            let unused = lease.identity == asker.identity && lease.holder.is_none();
+            (address.is_ipv4() == ipv4 && unused).then_some(*address)
+        };
+        let wanted = wanted
+            .filter(|address| address.is_ipv4() == ipv4 && free(address) && self.may_have(asker, *address));
+        let address = self
+            .leases
+            .iter()
+            .find_map(own)
+            .or(wanted)
+            .or_else(|| self.leases.iter().find_map(had))
+            .or_else(|| self.fresh(ipv4))
+            .or_else(|| self.longest_unused(ipv4))?;
+        let identity = asker.identity.to_owned();
+        self.leases.insert(address, Lease { identity, holder: Some(asker.holder), used: asker.now });
+        Some(address)
+    }
+
+    /// What is held by this number.
+    #[must_use]
+    pub fn held(&self, holder: Holder) -> Vec<IpAddr> {
+        let held = self.leases.iter().filter(|(_, lease)| lease.holder == Some(holder));
+        held.map(|(address, _)| *address).collect()
+    }
+
     /// Gives back what this client holds; it stays reserved for its identity.
     pub fn release(&mut self, holder: Holder, now: Instant) {
         for lease in self.leases.values_mut().filter(|lease| lease.holder == Some(holder)) {
@@ -171,6 +209,27 @@ mod tests {
         leases.release(1, Instant::ZERO);
         assert_eq!(leases.acquire(asker("b", 2), true, None), Some(only));
         assert_eq!(leases.acquire(asker("a", 3), true, None), None);
+    }
+
+    #[test]
+    fn a_further_address_is_one_that_nobody_has_and_the_same_when_asked_again() {
+        for take_over in [false, true] {
+            let mut leases = Leases::new(&pools(&["10.9.0.0/29"]), take_over);
+            let first = leases.acquire(asker("a", 1), true, None);
+            let further = leases.acquire_further(asker("a", 100), true, first);
+            assert_eq!(further.unwrap().to_string(), "10.9.0.3", "not its own first one");
+            assert_eq!(leases.acquire_further(asker("a", 100), true, None), further);
+            assert_eq!(leases.held(100), further.into_iter().collect::<Vec<_>>());
+            let third = leases.acquire_further(asker("a", 101), true, None);
+            leases.release(100, Instant::ZERO);
+            leases.release(101, Instant::ZERO);
+            // Each gets its own back that asks for it.
+            assert_eq!(leases.acquire_further(asker("a", 102), true, third), third);
+            assert_eq!(leases.acquire_further(asker("a", 103), true, None), further);
+            let last: Vec<_> =
+                (0..3).map(|n| leases.acquire_further(asker("a", 200 + n), true, None)).collect();
+            assert_eq!(last.iter().flatten().count(), 2, "the pool has no more: {last:?}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod carriage;
 pub mod dhcp_relay;
 pub mod gateway;
 pub mod group;
+mod inner;
 pub mod leases;
 pub mod limit;
 pub mod responder;

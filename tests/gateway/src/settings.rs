@@ -129,6 +129,8 @@ pub struct Settings {
     pub keep_old: Option<u16>,
     /// Grant a further IKE_SA in IKE_AUTH already (appendix B.5 of the draft).
     pub keep_old_in_auth: bool,
+    /// A further IKE_SA gets inner addresses of its own when it asks for them.
+    pub address_per_path: bool,
     /// Our outer addresses, to tell clients that speak MOBIKE of.
     pub addresses: Vec<IpAddr>,
     /// A client that moved is sent to only once it has shown that it receives there.
@@ -188,6 +190,7 @@ impl Settings {
             mobike: true,
             keep_old: Some(DEFAULT_NOTIFY_TYPE),
             keep_old_in_auth: false,
+            address_per_path: true,
             addresses: Vec::new(),
             return_routability: true,
             refused_moves: Vec::new(),

@@ -15,6 +15,7 @@ use ropewalk_ike::time::Instant;
 use ropewalk_ike::wire::SwitchNotice;
 
 use crate::carriage::{Carriage, Steering};
+use crate::leases::Holder;
 
 /// IKE_SAs of one client at most: two interfaces times as many addresses as a gateway has, and room for changes.
 const MAX_STRANDS: usize = 16;
@@ -27,6 +28,10 @@ pub(crate) struct Strand {
     pub(crate) sa: IkeSa,
     /// Something came in by it, so the client has it, too.
     pub(crate) proven: bool,
+    /// Under which number it holds inner addresses of its own; none for the client's first one.
+    pub(crate) holder: Option<Holder>,
+    /// Those addresses; empty while it has the client's.
+    pub(crate) own: Vec<IpAddr>,
 }
 
 /// A client that is in.
@@ -62,7 +67,7 @@ impl Up {
     /// A client with its first IKE_SA.
     pub(crate) fn new(sa: IkeSa, name: String, addresses: Vec<IpAddr>, redirectable: bool) -> Self {
         Self {
-            strands: vec![Strand { id: 0, sa, proven: true }],
+            strands: vec![Strand { id: 0, sa, proven: true, holder: None, own: Vec::new() }],
             fading: Vec::new(),
             numbered: 1,
             steering: Steering::default(),
@@ -121,12 +126,13 @@ impl Up {
 
     /// What it is sent to by, as far as there are CHILD_SAs.
     pub(crate) fn carriage(&self) -> Option<Carriage> {
-        if self.silent { None } else { self.steering.carriage(&self.strands) }
+        if self.silent { None } else { self.steering.carriage(&self.strands, &self.addresses) }
     }
 
     /// The client added an IKE_SA to this one.
-    pub(crate) fn add(&mut self, sa: IkeSa) {
-        self.strands.push(Strand { id: self.numbered, sa, proven: false });
+    pub(crate) fn add(&mut self, sa: IkeSa, holder: Holder) {
+        let own = Vec::new();
+        self.strands.push(Strand { id: self.numbered, sa, proven: false, holder: Some(holder), own });
         self.numbered += 1;
         self.limit();
     }
@@ -145,13 +151,34 @@ impl Up {
         self.fading.push((id, sa));
     }
 
-    /// An IKE_SA is over. When the client itself deleted it, those that it never used are none that it knows of.
-    pub(crate) fn remove(&mut self, id: u32, deleted_by_client: bool) {
+    /// An IKE_SA is over. When the client itself deleted it, those that it never used are none that it knows of. By these
+    /// numbers addresses are held that nobody has any more; `client` is the number of the client's own.
+    pub(crate) fn remove(&mut self, id: u32, client: Holder, deleted_by_client: bool) -> Vec<Holder> {
+        let (shared, before) = (self.shares_addresses(), self.holders());
         self.strands.retain(|strand| strand.id != id);
         if deleted_by_client && !self.strands.iter().any(|strand| strand.proven) {
             self.strands.clear();
         }
         self.limit();
+        let after = self.holders();
+        let gone = before.into_iter().filter(|holder| !after.contains(holder));
+        gone.chain((shared && !self.shares_addresses()).then_some(client)).collect()
+    }
+
+    fn holders(&self) -> Vec<Holder> {
+        self.strands.iter().filter_map(|strand| strand.holder).collect()
+    }
+
+    /// Whether the client's first addresses are those of one of its paths.
+    fn shares_addresses(&self) -> bool {
+        let has_child = |strand: &Strand| strand.holder.is_none() || !strand.sa.children().is_empty();
+        self.strands.iter().any(|strand| strand.own.is_empty() && has_child(strand))
+    }
+
+    /// The inner addresses of all its paths.
+    pub(crate) fn inner_addresses(&self) -> Vec<IpAddr> {
+        let first = if self.shares_addresses() { self.addresses.as_slice() } else { &[] };
+        first.iter().chain(self.strands.iter().flat_map(|strand| &strand.own)).copied().collect()
     }
 
     fn limit(&mut self) {

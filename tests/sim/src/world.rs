@@ -375,6 +375,9 @@ impl World {
                     if let Some(address) = child.and_then(|(_, child, _)| first_address(child)) {
                         self.gateway_egress.insert(address, spi_in);
                     }
+                    for (addresses, spi_in) in &carriage.by_address {
+                        self.gateway_egress.extend(addresses.iter().map(|address| (*address, *spi_in)));
+                    }
                 }
                 GatewayEvent::ChildDown { spi_in, .. } => {
                     self.gateway_children.remove(&spi_in);

@@ -45,6 +45,7 @@ pub(super) struct Ways {
     /// By which ways flows have gone, whatever has taken this one's place since.
     memory: Arc<Memory>,
     copies: Option<Arc<Resolved>>,
+    by_source: Vec<(IpAddr, Arc<Resolved>)>,
 }
 
 /// The ways that flows are spread over.
@@ -67,6 +68,7 @@ impl Ways {
         let shares = carriage.shares.iter();
         let shares =
             shares.filter_map(|share| Some((PathId(share.name), share.weight, resolved(&share.egress)?)));
+        let by_source = carriage.by_source.iter();
         let spread = Spread::new(shares.collect(), nanos(carriage.pause));
         if spread.is_some() {
             memory.prepare();
@@ -77,6 +79,7 @@ impl Ways {
             spread,
             memory,
             copies: carriage.copies.as_ref().and_then(&resolved),
+            by_source: by_source.filter_map(|(source, egress)| Some((*source, resolved(egress)?))).collect(),
         })
     }
 
@@ -88,6 +91,9 @@ impl Ways {
         packet: &[u8],
         longest: usize,
     ) -> (&Arc<Resolved>, Option<&Arc<Resolved>>) {
+        if let Some((_, way)) = self.by_source.iter().find(|(source, _)| *source == ip.source) {
+            return (way, None);
+        }
         let way = match &self.spread {
             None => {
                 self.memory.unspread.set(clock.now(), self.name);
@@ -113,15 +119,20 @@ impl Ways {
         let shared = spread.as_ref().and_then(|spread| spread.ways.first());
         let shared = shared.map(|(name, _, egress)| (egress, *name));
         let main = Some((&self.main, self.name)).filter(|(egress, _)| stays(egress)).or(shared);
-        let (main, name) = main.or(copies.map(|copies| (copies, self.name)))?;
-        let copies = copies.filter(|copies| !Arc::ptr_eq(copies, main)).cloned();
+        let mut by_source = self.by_source.clone();
+        by_source.retain(|(_, egress)| egress.socket.id != id);
+        let own = by_source.first().map(|(_, egress)| (egress, self.name));
+        let main = main.or(copies.map(|copies| (copies, self.name))).or(own);
+        let (main, name) = main.map(|(main, name)| (Arc::clone(main), name))?;
+        let copies = copies.filter(|copies| !Arc::ptr_eq(copies, &main)).cloned();
         let memory = Arc::clone(&self.memory);
-        Some(Self { main: Arc::clone(main), name, spread, memory, copies })
+        Some(Self { main, name, spread, memory, copies, by_source })
     }
 
     fn names(&self, id: SocketId) -> bool {
         let spread = self.spread.iter().flat_map(|spread| &spread.ways).map(|(_, _, egress)| egress);
-        let mut all = std::iter::once(&self.main).chain(spread).chain(&self.copies);
+        let own = self.by_source.iter().map(|(_, egress)| egress);
+        let mut all = std::iter::once(&self.main).chain(spread).chain(&self.copies).chain(own);
         all.any(|egress| egress.socket.id == id)
     }
 }

@@ -235,6 +235,26 @@ fn copies_by_another_sa_are_dropped_and_equal_packets_by_one_sa_are_not() {
 }
 
 #[test]
+fn what_has_an_address_of_its_own_way_leaves_by_that_way() {
+    let mut rig = Rig::new(Config::default());
+    let mut second = Second::new(&rig);
+    rig.namespace.ip(&format!("addr add 10.99.0.7/32 dev {}", crate::lab::TUN));
+    let own = "10.99.0.7".parse().unwrap();
+    let carriage = Carriage { by_source: vec![(own, second.egress())], ..Carriage::from(first(&rig)) };
+    rig.path.set_default(Some(carriage)).unwrap();
+    let send = |from: &str, number: u8| rig.namespace.udp(from).send_to(&[number], "10.99.0.2:9").unwrap();
+    send("10.99.0.1:0", 1);
+    send("10.99.0.7:0", 2);
+    send("10.99.0.1:0", 3);
+    assert_eq!(opened(&rig.udp, &mut rig.open).concat(), [1, 3]);
+    assert_eq!(opened(&second.udp, &mut second.open).concat(), [2]);
+    // Without its own way it goes by the one that is left.
+    rig.path.remove_socket(second.id).unwrap();
+    send("10.99.0.7:0", 4);
+    assert_eq!(opened(&rig.udp, &mut rig.open).concat(), [4]);
+}
+
+#[test]
 fn a_carriage_goes_on_without_a_socket_that_goes() {
     let mut rig = Rig::new(Config::default());
     let mut second = Second::new(&rig);

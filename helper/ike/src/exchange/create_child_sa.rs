@@ -16,8 +16,8 @@ use crate::error::PeerMisbehaved;
 use crate::proposal::{ChildExchange, EspProposal, select_esp};
 use crate::time::Instant;
 use crate::wire::{
-    KeyExchange, Nonce, Notify, NotifyType, Payload, Proposal, Protocol, SecurityAssociation,
-    TrafficSelectors, TransformType, find_notify,
+    ConfigType, Configuration, KeyExchange, Nonce, Notify, NotifyType, Payload, Proposal, Protocol,
+    SecurityAssociation, TrafficSelectors, TransformType, find_notify,
 };
 
 /// Octets of our nonces.
@@ -59,6 +59,8 @@ pub struct PendingChild {
     nonce: Vec<u8>,
     key: Option<KeyPair>,
     retried: bool,
+    /// Inner addresses that are asked for with it.
+    pub(super) inner: Option<Configuration>,
 }
 
 impl PendingChild {
@@ -72,7 +74,7 @@ impl PendingChild {
         let key = group.map(|group| KeyPair::generate(group, rng));
         let mut nonce = vec![0; NONCE_LEN];
         rng.fill_bytes(&mut nonce);
-        Self { purpose: Purpose::Further, rival: None, offer, nonce, key, retried: false }
+        Self { purpose: Purpose::Further, rival: None, offer, nonce, key, retried: false, inner: None }
     }
 
     pub(super) fn with_purpose(self, purpose: Purpose) -> Self {
@@ -114,6 +116,7 @@ struct Request<'a> {
     ts_r: &'a TrafficSelectors,
     mode: Mode,
     rekeyed_spi: Option<u32>,
+    inner: Option<&'a Configuration>,
 }
 
 /// How a request is refused: a notify, its data, and what the peer did wrong, if anything.
@@ -140,6 +143,8 @@ impl IkeSa {
             between.push(Payload::Ke(KeyExchange { group: key.group().iana(), data }));
         }
         payloads.splice(at..at, between);
+        let before = payloads.iter().position(|payload| matches!(payload, Payload::Sa(_))).unwrap_or(0);
+        payloads.splice(before..before, pending.inner.clone().map(Payload::Cp));
         if let Purpose::Rekey(old) = pending.purpose {
             payloads.insert(0, Payload::Notify(Notify::rekey_esp(old)));
         }
@@ -180,6 +185,9 @@ impl IkeSa {
         let spi_in = pending.offer.spi_in;
         match self.accept_child(&pending, payloads) {
             Ok((child, nonce_r)) => {
+                if pending.inner.is_some() {
+                    self.take_inner(&child, payloads);
+                }
                 self.child_agreed(now, &pending, child, &nonce_r);
                 Ok(())
             }
@@ -272,7 +280,9 @@ impl IkeSa {
         if self.children.len() >= MAX_CHILDREN {
             return Err(Refusal::plain(NotifyType::NoAdditionalSas));
         }
-        let (child, nonce, answer) = self.make_child(request, rng)?;
+        let granted = self.grant_inner(now, request.inner)?;
+        let (child, nonce, mut answer) = self.make_child(request, rng)?;
+        answer.splice(0..0, granted);
         let new = child.spi_in;
         self.add_child(now, child, old, true);
         if let Some(old) = old {
@@ -352,7 +362,7 @@ impl IkeSa {
 impl<'a> Request<'a> {
     fn sort(payloads: &'a [Payload]) -> Result<Self, Refusal> {
         let (mut sa, mut nonce, mut ke, mut ts_i, mut ts_r) = (None, None, None, None, None);
-        let (mut mode, mut rekeyed_spi) = (Mode::Tunnel, None);
+        let (mut mode, mut rekeyed_spi, mut inner) = (Mode::Tunnel, None, None);
         for payload in payloads {
             match payload {
                 Payload::Sa(found) => sa = Some(found),
@@ -360,6 +370,7 @@ impl<'a> Request<'a> {
                 Payload::Ke(found) => ke = Some(found),
                 Payload::TsI(found) => ts_i = Some(found),
                 Payload::TsR(found) => ts_r = Some(found),
+                Payload::Cp(found) if found.ty == ConfigType::Request => inner = Some(found),
                 Payload::Notify(notify) if notify.ty == NotifyType::UseTransportMode => {
                     mode = Mode::Transport
                 }
@@ -378,6 +389,7 @@ impl<'a> Request<'a> {
             ts_r: ts_r.ok_or_else(|| missing("the TSr payload"))?,
             mode,
             rekeyed_spi,
+            inner,
         })
     }
 }

@@ -4,6 +4,7 @@
 //! - [`sa`]: an established IKE_SA, the same for both roles, with its table of running tasks.
 //! - [`create_child_sa`], [`informational`]: the exchanges on it.
 //! - [`liveness`]: is the peer still there?
+//! - [`inner`]: inner addresses for one more path.
 //! - [`probe`]: is the path alive?
 //! - [`mobike`]: ends that move.
 //! - [`lifetime`], `renewal`: when it and its CHILD_SAs are renewed, and how old ones go.
@@ -22,6 +23,7 @@ pub mod fragment;
 pub mod group;
 pub mod informational;
 pub mod initiator;
+pub mod inner;
 pub mod keep_old;
 pub mod lifetime;
 pub mod liveness;

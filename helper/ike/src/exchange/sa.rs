@@ -13,6 +13,7 @@ pub use event::{CloseReason, SaEvent};
 pub(super) use tasks::{InFlight, Task};
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand_core::CryptoRng;
@@ -21,6 +22,7 @@ use zeroize::Zeroizing;
 use super::child::ChildSa;
 use super::crash::{Token, TokenMaker};
 use super::create_child_sa::{ChildPolicy, PendingChild};
+use super::inner::InnerSource;
 use super::keep_old::KeepOld;
 use super::lifetime::Lifetimes;
 use super::liveness::Stall;
@@ -120,6 +122,8 @@ pub struct IkeSa {
     pub(super) mobility: Mobility,
     pub(super) keep_old: KeepOld,
     pub(super) probing: Probing,
+    /// Where a client that asks for inner addresses of its own gets them from.
+    pub(super) inner_source: Option<Arc<dyn InnerSource>>,
     pub(super) last_inbound: Instant,
     pub(super) stall: Stall,
     pub(super) tasks: VecDeque<Task>,
@@ -173,6 +177,7 @@ impl IkeSa {
             mobility: params.mobility,
             keep_old: KeepOld::new(params.keep_old),
             probing: Probing::default(),
+            inner_source: None,
             last_inbound: now,
             stall: Stall::default(),
             tasks: VecDeque::new(),

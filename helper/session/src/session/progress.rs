@@ -64,6 +64,7 @@ impl Session {
             self.commands.push_back(Command::ConfigureTunnel(Box::new(settings.clone())));
             self.commands.push_back(self.strands.send_with(spi_in, path));
             self.remember_addresses(&settings);
+            self.strands.note_inner(self.link, &settings.addresses);
             self.inner = Some(settings);
         }
         self.was_up = true;
@@ -145,7 +146,7 @@ impl Session {
                 SaEvent::KeepRefused(notify) => news.push(News::KeepRefused(notify)),
                 SaEvent::Probed { by, rtt, since } => news.push(News::probed(by, rtt, since)),
                 SaEvent::Reported(report) => news.push(News::Reported(report)),
-                SaEvent::SwitchAsked(_) | SaEvent::SwitchAnswered { .. } => {}
+                SaEvent::SwitchAsked(_) | SaEvent::SwitchAnswered { .. } | SaEvent::InnerGranted(_) => {}
                 SaEvent::AuthLifetime(seconds) => lifetime = Some(seconds),
                 SaEvent::RekeyRefused(notify) => refused = Some((notify, false)),
                 SaEvent::IkeRekeyRefused(notify) => refused = Some((notify, true)),

@@ -164,11 +164,13 @@ impl Session {
             let settings = inner_settings(inner, child);
             let (spi_in, path) = (child.spi_in, sa.path());
             self.commands.push_back(Command::InstallChild(Box::new(child.clone())));
+            let addresses = settings.addresses.clone();
             if self.inner.as_ref() != Some(&settings) {
                 self.commands.push_back(Command::ConfigureTunnel(Box::new(settings.clone())));
                 self.remember_addresses(&settings);
                 self.inner = Some(settings);
             }
+            self.strands.note_inner(self.link, &addresses);
             self.commands.push_back(self.strands.send_with(spi_in, path));
         }
         self.error = None;

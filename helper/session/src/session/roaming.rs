@@ -363,6 +363,7 @@ impl Session {
             | SaEvent::KeepRefused(_)
             | SaEvent::Probed { .. }
             | SaEvent::Reported(_)
+            | SaEvent::InnerGranted(_)
             | SaEvent::SwitchAsked(_)
             | SaEvent::SwitchAnswered { .. }
             | SaEvent::Redundant(_)

@@ -16,6 +16,7 @@
 mod beside;
 mod choice;
 mod growth;
+mod inner;
 mod loss;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use ropewalk_paths::{Health, Manager, PathId, Policy, UseMetered};
 pub(super) use self::choice::News;
 use self::choice::{Arrivals, Told};
 use self::growth::Growth;
+use self::inner::Inner;
 use super::{IkeInfo, Session, State};
 use crate::command::{Carriage, Command, Lane};
 use crate::config::PathsConfig;
@@ -89,6 +91,7 @@ pub(super) struct Strands {
     /// What the gateway was told of each path, and how many notices there were.
     told: BTreeMap<PathId, Told>,
     notices: u32,
+    inner: Inner,
 }
 
 impl Strands {
@@ -113,6 +116,7 @@ impl Strands {
             keeps: None,
             told: BTreeMap::new(),
             notices: 0,
+            inner: Inner::default(),
         }
     }
 
@@ -170,7 +174,13 @@ impl Strands {
     /// What leaves by which lane, as the manager has it.
     fn carriage(&self, carrying: Lane) -> Carriage {
         let Some(manager) = &self.manager else {
-            return Carriage { carrying, pause: LEAST_PAUSE, shares: Vec::new(), copies: None };
+            return Carriage {
+                carrying,
+                pause: LEAST_PAUSE,
+                shares: Vec::new(),
+                copies: None,
+                by_source: Vec::new(),
+            };
         };
         let assignment = manager.assignment();
         // What was sent by the longest way has arrived, and what waits in its queues as well.
@@ -180,7 +190,12 @@ impl Strands {
         let shares = assignment.shares.paths().iter();
         let shares: Vec<(Lane, u32)> = shares.filter_map(|(id, weight)| Some((lane(id)?, *weight))).collect();
         let copies = assignment.copies.as_ref().and_then(lane).filter(|copies| copies.id != carrying.id);
-        Carriage { carrying, pause, shares: if shares.len() > 1 { shares } else { Vec::new() }, copies }
+        let by_source = self.by_source();
+        if !by_source.is_empty() {
+            return Carriage { carrying, pause, shares: Vec::new(), copies: None, by_source };
+        }
+        let shares = if shares.len() > 1 { shares } else { Vec::new() };
+        Carriage { carrying, pause, shares, copies, by_source }
     }
 
     fn uplink(&self, interface: u32) -> Option<&Uplink> {

@@ -1,8 +1,12 @@
 //! What comes out of IKE_SAs becomes events for the owner.
 
+use std::sync::Arc;
+
 use ropewalk_ike::exchange::rekey_ike::Successor;
 use ropewalk_ike::exchange::sa::{CloseReason, SaEvent};
 use ropewalk_ike::time::Instant;
+
+use crate::inner::OwnAddresses;
 
 use super::{Client, ClientId, Gateway, GatewayEvent, State};
 
@@ -26,7 +30,9 @@ impl Gateway {
             let client = ClientId(id);
             match event {
                 SaEvent::Closed(reason) => {
-                    up.remove(number, reason == CloseReason::DeletedByPeer);
+                    for holder in up.remove(number, id, reason == CloseReason::DeletedByPeer) {
+                        self.leases.get().release(holder, now);
+                    }
                     up.steering.forget(number);
                     last = Some(reason);
                     if !up.strands.is_empty() {
@@ -44,14 +50,19 @@ impl Gateway {
                     up.succeed(number, sa);
                 }
                 SaEvent::Kept(kept) => {
-                    let Successor { sa, keys } = *kept;
+                    let Successor { mut sa, keys } = *kept;
+                    let holder = sa.own_spi();
+                    if self.settings.address_per_path {
+                        let own = OwnAddresses::new(&self.leases, &self.settings, &up.name, holder);
+                        sa.set_inner_source(Arc::new(own));
+                    }
                     self.by_spi.insert(sa.own_spi(), id);
                     if self.settings.log_keys {
                         let (spis, suite, keys) = (sa.spis(), *sa.suite(), Box::new(keys));
                         self.events.push_back(GatewayEvent::IkeKeys { spis, suite, keys });
                     }
                     tracing::info!(name = up.name, paths = up.strands.len() + 1, "a further path");
-                    up.add(sa);
+                    up.add(sa, holder);
                 }
                 SaEvent::Redundant(redundant) => {
                     self.by_spi.insert(redundant.own_spi(), id);
@@ -59,6 +70,8 @@ impl Gateway {
                 }
                 _ if up.replaced => {}
                 SaEvent::ChildUp { child, replaces: _ } => {
+                    strand.own =
+                        strand.holder.map(|holder| self.leases.get().held(holder)).unwrap_or_default();
                     self.events.push_back(GatewayEvent::ChildUp { client, child, path });
                 }
                 SaEvent::ChildDown { spi_in, spi_out: _ } => {
@@ -84,6 +97,7 @@ impl Gateway {
                 | SaEvent::PathFailed(_)
                 | SaEvent::Probed { .. }
                 | SaEvent::Reported(_)
+                | SaEvent::InnerGranted(_)
                 | SaEvent::MoveRefused(_)
                 | SaEvent::Redirected(_)
                 | SaEvent::AuthLifetime(_) => {}
@@ -112,7 +126,7 @@ impl Gateway {
         let (name, replaced) = (up.name.clone(), !up.is_current());
         self.clients.remove(&id);
         self.by_spi.retain(|_, client| *client != id);
-        self.leases.release(id, now);
+        self.leases.get().release(id, now);
         if !replaced {
             tracing::info!(name, ?reason, "client gone");
             self.events.push_back(GatewayEvent::ClientGone { client, name, reason });

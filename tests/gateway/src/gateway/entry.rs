@@ -76,10 +76,12 @@ impl Gateway {
             return Ok(());
         };
         let wall_clock = self.wall_clock;
-        let (settings, leases) = (&self.settings, &mut self.leases);
-        let mut desk = AuthDesk { settings, leases, holder: id, now, wall_clock };
+        let mut leases = self.leases.get();
+        let settings = &self.settings;
+        let mut desk = AuthDesk { settings, leases: &mut leases, holder: id, now, wall_clock };
         let transmits = &mut self.transmits;
         let (step, outcome) = half.handle_datagram(&mut desk, path, (datagram, parsed), transmits, rng);
+        drop(leases);
         match step {
             Step::Stay(mut half) => {
                 if let Some(refused) = half.take_refusal() {

@@ -317,7 +317,7 @@ impl Plane {
         let of = |client: ClientId| {
             self.children.values().any(|child| child.client == client && child.device == device)
         };
-        let ways = self.newest(of);
+        let ways = self.newest(of, None);
         if let Err(error) = self.pump.set_egress_of(device, ways) {
             tracing::error!(%error, "the pump refuses a link's way");
         }
@@ -328,21 +328,27 @@ impl Plane {
         let has = |client: ClientId| {
             self.children.values().any(|child| child.client == client && child.prefixes.contains(&prefix))
         };
-        if let Err(error) = self.pump.set_route(prefix, self.newest(has)) {
+        if let Err(error) = self.pump.set_route(prefix, self.newest(has, Some(prefix))) {
             tracing::error!(%prefix, %error, "the pump refuses a route");
         }
     }
 
     /// With what those clients are sent to; of several the one told last.
-    fn newest(&self, of: impl Fn(ClientId) -> bool) -> Option<Ways> {
+    fn newest(&self, of: impl Fn(ClientId) -> bool, prefix: Option<IpNet>) -> Option<Ways> {
         let carriages = self.carriages.iter().filter(|(client, _)| of(**client));
         let newest = carriages.max_by_key(|(_, (order, _))| *order);
-        newest.and_then(|(client, (_, carriage))| self.ways(*client, carriage))
+        newest.and_then(|(client, (_, carriage))| self.ways(*client, carriage, prefix))
     }
 
     /// What the pump sends with. What is gone of it is left out, and when the main one is, another one takes its place.
-    fn ways(&self, client: ClientId, carriage: &Carriage) -> Option<Ways> {
+    fn ways(&self, client: ClientId, carriage: &Carriage, prefix: Option<IpNet>) -> Option<Ways> {
         let egress = |spi_in: &u32| self.children.get(spi_in).and_then(|child| self.egress(child));
+        let has = |(addresses, _): &&(Vec<IpAddr>, u32)| {
+            prefix.is_some_and(|prefix| addresses.contains(&prefix.addr()))
+        };
+        if let Some((_, spi_in)) = carriage.by_address.iter().find(has) {
+            return Some(Ways::from(egress(spi_in)?));
+        }
         let shares = carriage.shares.iter().filter_map(|share| {
             let (name, weight) = (share.name, share.weight.into());
             Some(Share { name, weight, egress: egress(&share.spi_in)? })

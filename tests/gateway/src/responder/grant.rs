@@ -20,6 +20,7 @@ use ropewalk_ike::wire::{
 
 use super::AuthDesk;
 use super::init::Agreed;
+use crate::inner::{asked, hosts, reply};
 use crate::leases::Asker;
 use crate::settings::{Childless, Link, Settings};
 
@@ -102,17 +103,10 @@ impl Wishes {
             return refuse(NotifyType::FailedCpRequired, addresses);
         };
         let asker = Asker { identity, holder: desk.holder, now: desk.now };
-        for attribute in &config.attributes {
-            let (ipv4, wanted) = match attribute {
-                Attribute::InternalIp4Address(wanted) => (true, wanted.map(IpAddr::from)),
-                Attribute::Ip6Address(wanted) => (false, wanted.map(|(wanted, _)| IpAddr::from(wanted))),
-                _ => continue,
-            };
-            if addresses.iter().any(|address: &IpAddr| address.is_ipv4() == ipv4) {
-                continue;
+        for (ipv4, wanted) in asked(config) {
+            if !addresses.iter().any(|address: &IpAddr| address.is_ipv4() == ipv4) {
+                addresses.extend(desk.leases.acquire(asker, ipv4, wanted));
             }
-            let wanted = wanted.filter(|wanted| !wanted.is_unspecified());
-            addresses.extend(desk.leases.acquire(asker, ipv4, wanted));
         }
         if addresses.is_empty() {
             return refuse(NotifyType::InternalAddressFailure, addresses);
@@ -129,7 +123,7 @@ impl Wishes {
         let mut reachable = settings.traffic_selectors();
         reachable.selectors.retain(has_family);
         if childless {
-            let payloads = vec![Payload::Cp(reply(settings, config, &addresses))];
+            let payloads = vec![Payload::Cp(reply(&settings.dns, &settings.domains, config, &addresses))];
             let policy = ChildPolicy {
                 proposals: settings.esp_proposals.clone(),
                 ts_local: reachable,
@@ -151,7 +145,7 @@ impl Wishes {
         else {
             return refuse(NotifyType::NoProposalChosen, addresses);
         };
-        let mut payloads = vec![Payload::Cp(reply(settings, config, &addresses))];
+        let mut payloads = vec![Payload::Cp(reply(&settings.dns, &settings.domains, config, &addresses))];
         payloads.extend(made);
         let policy = ChildPolicy {
             proposals: settings.esp_proposals.clone(),
@@ -238,7 +232,7 @@ fn link_reply(settings: &Settings, config: &Configuration, link: &Link) -> Confi
             _ => false,
         })
     };
-    let mut answer = reply(settings, config, &[]);
+    let mut answer = reply(&settings.dns, &settings.domains, config, &[]);
     for net in link.addresses.iter().filter(|net| asked(net.addr().is_ipv4())) {
         match net {
             IpNet::V4(net) => answer.attributes.extend([
@@ -251,36 +245,4 @@ fn link_reply(settings: &Settings, config: &Configuration, link: &Link) -> Confi
         }
     }
     answer
-}
-
-/// CFG_REPLY: the addresses, and what was asked for besides and is configured.
-fn reply(settings: &Settings, config: &Configuration, addresses: &[IpAddr]) -> Configuration {
-    let asked = |wanted: fn(&Attribute) -> bool| config.attributes.iter().any(wanted);
-    let mut attributes: Vec<Attribute> = addresses
-        .iter()
-        .map(|address| match address {
-            IpAddr::V4(v4) => Attribute::InternalIp4Address(Some(*v4)),
-            IpAddr::V6(v6) => Attribute::Ip6Address(Some((*v6, 128))),
-        })
-        .collect();
-    for server in &settings.dns {
-        match server {
-            IpAddr::V4(v4) if asked(|attribute| matches!(attribute, Attribute::Ip4Dns(_))) => {
-                attributes.push(Attribute::Ip4Dns(Some(*v4)));
-            }
-            IpAddr::V6(v6) if asked(|attribute| matches!(attribute, Attribute::Ip6Dns(_))) => {
-                attributes.push(Attribute::Ip6Dns(Some(*v6)));
-            }
-            IpAddr::V4(_) | IpAddr::V6(_) => {}
-        }
-    }
-    // RFC 8598 wants the domains to be asked for; they restrict what goes to those servers, so they are sent with them.
-    if !settings.dns.is_empty() {
-        attributes.extend(settings.domains.iter().cloned().map(Attribute::InternalDnsDomain));
-    }
-    Configuration { ty: ConfigType::Reply, attributes }
-}
-
-fn hosts(addresses: &[IpAddr]) -> TrafficSelectors {
-    TrafficSelectors::new(addresses.iter().copied().map(TrafficSelector::host).collect())
 }

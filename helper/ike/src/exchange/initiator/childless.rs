@@ -98,6 +98,7 @@ impl Completing {
                 | SaEvent::PathFailed(_)
                 | SaEvent::Probed { .. }
                 | SaEvent::Reported(_)
+                | SaEvent::InnerGranted(_)
                 | SaEvent::MoveRefused(_)
                 | SaEvent::PeerAddresses => {}
             }

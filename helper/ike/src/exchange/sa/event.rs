@@ -6,6 +6,7 @@ use super::IkeSa;
 use crate::exchange::Path;
 use crate::exchange::child::ChildSa;
 use crate::exchange::group::GroupEvent;
+use crate::exchange::initiator::InnerConfig;
 use crate::exchange::rekey_ike::Successor;
 use crate::wire::{GatewayName, NotifyType, PathReport, SwitchNotice};
 
@@ -90,6 +91,8 @@ pub enum SaEvent {
         /// When that was sent first: the round trip at most.
         since: Duration,
     },
+    /// The gateway has granted inner addresses of its own to this IKE_SA; its CHILD_SA follows.
+    InnerGranted(InnerConfig),
     /// The gateway says what has arrived there by a CHILD_SA of ours.
     Reported(PathReport),
     /// The peer does not let us move to the path that requests go by.

@@ -9,6 +9,7 @@ mod established;
 mod forms;
 mod group;
 mod initial;
+mod inner;
 mod keep_old;
 mod keep_old_octets;
 mod misbehaviour;

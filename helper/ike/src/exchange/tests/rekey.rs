@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
+use crate::exchange::initiator::InnerConfig;
 use crate::exchange::sa::CloseReason;
 use crate::wire::{PathReport, SwitchNotice};
 
@@ -27,6 +28,8 @@ pub(super) struct End {
     pub(super) answered: Vec<(u32, bool)>,
     /// What the gateway said that has arrived.
     pub(super) reports: Vec<PathReport>,
+    /// Inner addresses that the gateway granted for it.
+    pub(super) inner: Option<InnerConfig>,
 }
 
 /// Two ends.
@@ -70,6 +73,7 @@ impl End {
             asked,
             answered,
             reports: Vec::new(),
+            inner: None,
         }
     }
 
@@ -114,6 +118,7 @@ impl End {
                 | SaEvent::KeepRefused(_)
                 | SaEvent::ChildRefused(_)) => self.refused.push(refused),
                 SaEvent::SwitchAsked(notice) => self.asked.push(notice),
+                SaEvent::InnerGranted(inner) => self.inner = Some(inner),
                 SaEvent::Reported(report) => self.reports.push(report),
                 SaEvent::SwitchAnswered { counter, understood } => self.answered.push((counter, understood)),
                 SaEvent::AuthLifetime(_)

@@ -125,6 +125,7 @@ impl Session {
                 SaEvent::Closed(reason) => closed = Some(reason),
                 SaEvent::ChildRefused(notify) => tracing::warn!(%notify, "the gateway refused a CHILD_SA"),
                 SaEvent::PathWorks(_)
+                | SaEvent::InnerGranted(_)
                 | SaEvent::PathFailed(_)
                 | SaEvent::SwitchAsked(_)
                 | SaEvent::SwitchAnswered { .. }

@@ -206,6 +206,7 @@ impl Session {
         let Some(assignment) = self.strands.manager.as_mut().and_then(Manager::poll_change) else { return };
         let left = assignment.carrying.and_then(|id| self.promote(now, id));
         self.carry_anew();
+        self.readdress();
         if let Some(left) = left {
             self.let_go(now, left, rng);
         }

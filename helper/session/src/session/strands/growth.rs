@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use rand_core::CryptoRng;
 use ropewalk_ike::exchange::Path;
+use ropewalk_ike::exchange::initiator::InnerConfig;
 use ropewalk_ike::exchange::rekey_ike::Successor;
 use ropewalk_ike::exchange::sa::{IkeSa, SaEvent};
 use ropewalk_ike::time::Instant;
@@ -72,6 +73,8 @@ struct Attempt {
     /// From the third stage on; from the first when the gateway has offered it.
     sa: Option<Box<IkeSa>>,
     spi_in: Option<u32>,
+    /// Addresses that the gateway has granted for it.
+    inner: Option<InnerConfig>,
 }
 
 /// How often a way has failed, and when it did last.
@@ -249,7 +252,8 @@ impl Session {
 
     fn set_out(&mut self, now: Instant, way: Way, sa: Option<Box<IkeSa>>) {
         tracing::debug!(interface = way.interface, remote = %way.remote, "a path is set up");
-        let attempt = Attempt { way, stage: Stage::Opening, since: now, path: None, sa, spi_in: None };
+        let attempt =
+            Attempt { way, stage: Stage::Opening, since: now, path: None, sa, spi_in: None, inner: None };
         self.strands.growth.attempt = Some(attempt);
         self.commands.push_back(Command::OpenPath { remote: way.remote, interface: Some(way.interface) });
     }
@@ -268,9 +272,12 @@ impl Session {
             return false;
         }
         attempt.path = Some(path);
-        if let Some(offered) = &mut attempt.sa {
+        if let Some(mut offered) = attempt.sa.take() {
             attempt.stage = Stage::Joining;
-            offered.create_child_alike(now, rng);
+            self.join(now, interface, &mut offered, rng);
+            if let Some(attempt) = &mut self.strands.growth.attempt {
+                attempt.sa = Some(offered);
+            }
             self.drain_growth(now, rng);
             return true;
         }
@@ -308,9 +315,12 @@ impl Session {
         self.log_keys(&sa, keys);
         self.strands.keeps = Some(true);
         let asked = |attempt: &&mut Attempt| attempt.stage == Stage::Keeping && attempt.sa.is_none();
-        if let Some(attempt) = self.strands.growth.attempt.as_mut().filter(asked) {
-            sa.create_child_alike(now, rng);
-            (attempt.sa, attempt.stage) = (Some(Box::new(sa)), Stage::Joining);
+        let asked = self.strands.growth.attempt.as_mut().filter(asked).map(|attempt| attempt.way.interface);
+        if let Some(interface) = asked {
+            self.join(now, interface, &mut sa, rng);
+            if let Some(attempt) = &mut self.strands.growth.attempt {
+                (attempt.sa, attempt.stage) = (Some(Box::new(sa)), Stage::Joining);
+            }
             self.drain_growth(now, rng);
             return;
         }
@@ -364,6 +374,7 @@ impl Session {
                     }
                 }
                 SaEvent::ChildCarries { spi_in } => attempt.spi_in = Some(spi_in),
+                SaEvent::InnerGranted(inner) => attempt.inner = Some(inner),
                 SaEvent::ChildDown { spi_in, spi_out: _ } => {
                     self.commands.push_back(Command::RemoveChild(spi_in));
                     failed = true;
@@ -423,7 +434,7 @@ impl Session {
 
     /// The strand stands.
     fn grown(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
-        let Some(Attempt { sa: Some(sa), path: Some(path), spi_in: Some(spi_in), .. }) =
+        let Some(Attempt { sa: Some(sa), path: Some(path), spi_in: Some(spi_in), inner, .. }) =
             self.strands.growth.attempt.take()
         else {
             return;
@@ -434,11 +445,13 @@ impl Session {
         let metered = self.strands.is_metered(path.link);
         self.strands.others.insert(id, Strand { sa: *sa, link: path.link, failed_since: None });
         self.strands.lanes.insert(id, Lane { id, spi_in, path });
+        self.strands.note_own_inner(id, path.link, inner);
         if let Some(manager) = &mut self.strands.manager {
             manager.add(now, id, metered);
         }
         self.strands.growth.refused = false;
         self.follow_manager(now, rng);
+        self.readdress();
     }
 
     /// An attempt ends, and its way waits.

@@ -120,6 +120,7 @@ impl Session {
         strands.lanes.remove(&id);
         strands.probes.remove(&id);
         strands.told.remove(&id);
+        strands.inner.forget(id);
         if let Some(manager) = &mut strands.manager {
             manager.remove(now, id);
             // The one that is gone does not carry: whatever the manager makes of that is in order already.
@@ -131,6 +132,7 @@ impl Session {
             strands.manager = None;
             strands.probes.clear();
         }
+        self.readdress();
     }
 
     /// The IKE_SA in the state is over: another strand takes its place, if one works. Whether one has.

@@ -8,10 +8,7 @@ use crate::exchange::initiator::HandshakeError;
 use crate::exchange::initiator::init::certificate_request;
 use crate::exchange::mobike::additional_addresses;
 use crate::exchange::rekey_ike::PendingIke;
-use crate::wire::{
-    Attribute, AuthMethod, Authentication, Certificate, ConfigType, Configuration, Notify, NotifyType,
-    Payload,
-};
+use crate::wire::{AuthMethod, Authentication, Certificate, Notify, NotifyType, Payload};
 
 impl AuthSent {
     pub(super) fn first_request(&self, config: &InitiatorConfig) -> Result<Vec<Payload>, HandshakeError> {
@@ -38,7 +35,7 @@ impl AuthSent {
             }
             LocalAuth::EapMschapv2 { .. } => {}
         }
-        if let Some(request) = configuration_request(config) {
+        if let Some(request) = config.request.configuration() {
             payloads.push(Payload::Cp(request));
         }
         if config.initial_contact {
@@ -61,20 +58,4 @@ impl AuthSent {
 pub(super) fn shared_key_payload(prf: Prf, secret: &[u8], octets: &[u8]) -> Payload {
     let data = shared_key_auth(prf, secret, octets).to_vec();
     Payload::Auth(Authentication { method: AuthMethod::SharedKey, data })
-}
-
-fn configuration_request(config: &InitiatorConfig) -> Option<Configuration> {
-    let mut attributes = Vec::new();
-    if let Some(held) = config.request.ipv4 {
-        attributes.push(Attribute::InternalIp4Address(held));
-        attributes.push(Attribute::Ip4Dns(None));
-    }
-    if let Some(held) = config.request.ipv6 {
-        attributes.push(Attribute::Ip6Address(held.map(|address| (address, 128))));
-        attributes.push(Attribute::Ip6Dns(None));
-    }
-    if attributes.is_empty() {
-        return None;
-    }
-    Some(Configuration { ty: ConfigType::Request, attributes })
 }
