@@ -1,7 +1,8 @@
 //! What all connections share of the operating system: its networks, and what was changed about them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::sleep::SleepWatch;
 use ropewalk_net::{Monitor, NetError, Network, NetworkSettings};
@@ -15,6 +16,8 @@ pub struct Platform {
     pub monitor: Monitor,
     /// When the computer sleeps.
     pub sleep: SleepWatch,
+    /// The kernel's numbers of tunnels that are interfaces like any other (RFC 3884).
+    routed: Mutex<BTreeSet<u32>>,
 }
 
 impl Platform {
@@ -29,6 +32,22 @@ impl Platform {
             tracing::info!(devices = ?swept.devices, dns = swept.dns_restored, "removed what a killed helper left");
         }
         let monitor = Monitor::start().await?;
-        Ok(Arc::new(Self { network, monitor, sleep: SleepWatch::start() }))
+        Ok(Arc::new(Self { network, monitor, sleep: SleepWatch::start(), routed: Mutex::default() }))
+    }
+
+    /// This device is an interface like any other from now on, or not any more: routes into it stand where everybody's do.
+    pub fn set_routed(&self, device: u32, routed: bool) {
+        let mut known = self.routed.lock().unwrap_or_else(PoisonError::into_inner);
+        if routed {
+            known.insert(device);
+        } else {
+            known.remove(&device);
+        }
+    }
+
+    /// Whether what goes by this interface would go into one of our tunnels.
+    #[must_use]
+    pub fn is_routed(&self, device: u32) -> bool {
+        self.routed.lock().unwrap_or_else(PoisonError::into_inner).contains(&device)
     }
 }

@@ -364,3 +364,53 @@ fn a_computer_with_ipv6_switched_off_gets_a_tunnel_all_the_same() {
         assert_eq!(world.system(), before);
     });
 }
+
+#[test]
+fn a_routed_interface_hides_nothing_from_routing_daemons_and_leaves_what_is_others() {
+    isolated(
+        "a_routed_interface_hides_nothing_from_routing_daemons_and_leaves_what_is_others",
+        |world: World| async move {
+            // Somebody else's routes to the same places.
+            sh("ip route add 10.5.0.0/16 via 192.0.2.1");
+            sh("ip route add 10.6.0.0/16 via 192.0.2.1 metric 700");
+            let before = world.system();
+            let network = world.network().await;
+            let tun = device("rwtun0");
+            let listed = ["10.5.0.0/16", "10.6.0.0/16", "2001:db8:2::/48"];
+            let wanted = config(&tun, &["10.255.0.1/31", "fd00:255::1/127"], &listed);
+            let wanted = TunnelConfig { routed: true, ..wanted };
+            network.apply(&wanted).await.unwrap();
+            let flags = sh("ip -o link show dev rwtun0");
+            assert!(flags.contains("POINTOPOINT") && flags.contains("MULTICAST"), "{flags}");
+            let addresses = sh("ip -o addr show dev rwtun0");
+            for expected in ["10.255.0.1/31", "fd00:255::1/127", "fe80:"] {
+                assert!(addresses.contains(expected), "{expected} is not in {addresses}");
+            }
+            let rules = [sh("ip rule"), sh("ip -6 rule")].concat();
+            assert!(!rules.contains("not from"), "{rules}");
+            let table = sh("ip route");
+            for expected in [
+                "10.255.0.0/31 dev rwtun0 proto kernel",
+                "10.5.0.0/16 via 192.0.2.1 dev wan0",
+                "10.5.0.0/16 dev rwtun0 proto static scope link metric 50",
+                "10.6.0.0/16 dev rwtun0 proto static scope link metric 50",
+            ] {
+                assert!(table.contains(expected), "{expected} is not in {table}");
+            }
+            let monitor = Monitor::start().await.unwrap();
+            assert_eq!(way(&monitor, "10.5.0.1", 0).await, "wan0", "a better route of somebody else's");
+            assert_eq!(way(&monitor, "10.6.0.1", 0).await, "rwtun0");
+            assert_eq!(way(&monitor, "2001:db8:2::1", 0).await, "rwtun0");
+            // What a daemon learns beats what the profile lists, and stays when that changes.
+            sh("ip route add 10.6.0.0/16 via 10.255.0.0 dev rwtun0 metric 32");
+            let fewer = TunnelConfig { routes: nets(&["10.6.0.0/16"]), ..wanted };
+            network.apply(&fewer).await.unwrap();
+            let table = sh("ip route");
+            assert!(!table.contains("10.5.0.0/16 dev rwtun0"), "{table}");
+            assert!(table.contains("10.6.0.0/16 via 10.255.0.0 dev rwtun0 metric 32"), "{table}");
+            network.undo("rwtun0").await.unwrap();
+            drop(tun);
+            assert_eq!(world.system(), before);
+        },
+    );
+}

@@ -219,6 +219,29 @@ fn what_this_version_does_not_do_is_named() {
     }
 }
 
+#[test]
+fn iiptran_combines_with_what_routing_leaves_to_it_and_says_why_not_with_the_rest() {
+    let iiptran = |more: &str| with(&format!("[tunnel]\nmode = \"iiptran\"\n{more}"));
+    for good in [
+        "",
+        "interface = \"to-branch\"\nroutes = [\"10.0.0.0/8\"]",
+        "[address]\nsource = \"static\"\nstatic = [\"10.255.0.1/31\"]",
+    ] {
+        unsupported(&parse(&iiptran(good)).unwrap()).unwrap();
+    }
+    for (more, key, why) in [
+        ("[address]\nsource = \"dhcp\"", "address.source", "config-payload"),
+        ("[multi_point_sa]\nenabled = true", "multi_point_sa.enabled", "routes on the interface"),
+        ("exclude = [\"10.0.0.0/8\"]", "tunnel.exclude", "not routed"),
+        ("interface = \"a/b\"", "tunnel.interface", "not the name"),
+        ("interface = \"sixteen-letters!\"", "tunnel.interface", "not the name"),
+        ("interface = \"rw%d\"", "tunnel.interface", "not the name"),
+    ] {
+        let error = parse(&iiptran(more)).unwrap_err().to_string();
+        assert!(error.contains(key) && error.contains(why), "{more}: {error}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_makes_the_reader_panic(text in "\\PC{0,400}") {

@@ -43,6 +43,8 @@ pub struct Circumstances<'a> {
     pub ike: String,
     /// What was proposed for the tunnel.
     pub esp: String,
+    /// Transport mode was asked for (RFC 3884).
+    pub transport: bool,
     /// The first of those with a key exchange of its own, when it has none, and without when it has one.
     pub other_pfs: Option<String>,
     /// What the gateway would take for the IKE_SA, when it was asked.
@@ -104,6 +106,14 @@ impl Explanation {
                     format!("Add {group} to crypto.ike in the profile, if the administrator agrees."),
                 )
             }
+            HandshakeError::ChildRefused(NotifyType::NoProposalChosen) if known.transport => Self::new(
+                Cause::NoProposal,
+                format!(
+                    "The gateway {gateway} has no transport mode, which IIPtran needs, or accepts none of the algorithms proposed for it ({}).",
+                    known.esp
+                ),
+                "Ask the administrator whether IIPtran (RFC 3884) is offered to this client, and with which algorithms.",
+            ),
             HandshakeError::ChildRefused(NotifyType::NoProposalChosen) => Self::new(
                 Cause::NoProposal,
                 format!(

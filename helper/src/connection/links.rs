@@ -171,7 +171,8 @@ impl Links {
 }
 
 /// How to go to an address by this interface, or as the system would. The kernel goes on using the routes of an interface
-/// whose carrier is gone, until somebody removes them: then the next best one that works is taken.
+/// whose carrier is gone, until somebody removes them: then the next best one that works is taken. So it is when a routing
+/// protocol learned a route into a tunnel that covers the gateway.
 async fn route_to(
     platform: &Platform,
     snapshot: &Snapshot,
@@ -183,13 +184,15 @@ async fn route_to(
         route.map_err(|error| error.to_string())
     };
     let route = ask(interface).await?;
+    let inside = platform.is_routed(route.index);
     let dead = snapshot.interface(&route.interface).is_some_and(|found| !found.up);
-    if interface.is_some() || !dead {
+    if interface.is_some() || !(dead || inside) {
         return Ok(route);
     }
     let candidates = snapshot.candidates();
     match candidates.iter().find(|candidate| candidate.family == Family::of(remote)) {
         Some(candidate) => ask(Some(&candidate.interface)).await,
+        None if inside => Err("the only way there leads through a tunnel".to_owned()),
         None => Ok(route),
     }
 }

@@ -103,6 +103,7 @@ impl Tunnel {
         }
         let device =
             TunDevice::create(&request).map_err(|error| explain("create the tunnel device", &error))?;
+        platform.set_routed(device.index(), is_routed(&context.profile));
         let fd = device.try_clone_fd().map_err(|error| explain("open the tunnel device", &error))?;
         let tun = TunFd { fd, vnet_hdr: device.vnet_hdr() };
         let config = PumpConfig {
@@ -334,7 +335,9 @@ impl Tunnel {
                 tracing::error!("the packet pump did not stop cleanly");
             }
         }
-        self.device = None;
+        if let Some(device) = self.device.take() {
+            platform.set_routed(device.index(), false);
+        }
     }
 
     /// What each CHILD_SA has carried so far.

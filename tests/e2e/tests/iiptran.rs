@@ -103,7 +103,7 @@ impl Nodes {
     /// BIRD at all three, with one second between hellos and four until a neighbour is dead.
     fn birds(&self) -> Result<[Bird; 3]> {
         let fast = "type ptp; hello 1; dead 4;";
-        let at = |place: &Namespace, own: &str, interfaces: &[(&str, u8)]| {
+        let at = |place: &Namespace, own: &str, interfaces: &[(&str, u8)], more: &str| {
             let listed = interfaces
                 .iter()
                 .map(|(name, cost)| format!("interface \"{name}\" {{ {fast} cost {cost}; }};"));
@@ -113,14 +113,16 @@ impl Nodes {
                 &format!(
                     "router id {own};\nprotocol device {{ scan time 1; }}\n\
                      protocol kernel {{ ipv4 {{ export filter {{ krt_prefsrc = {own}; accept; }}; }}; }}\n\
-                     protocol ospf v2 ospf4 {{ ipv4 {{ import all; }}; area 0 {{ interface \"lo\" {{ stub; }}; {listed} }}; }}\n"
+                     protocol ospf v2 ospf4 {{ ipv4 {{ import all; }}; area 0 {{ interface \"lo\" {{ stub; }}; {listed} {more} }}; }}\n"
                 ),
             )
         };
+        // A route that covers both gateways: what is learned must not lead the tunnel into itself.
+        let around = "stubnet 198.18.0.0/15 { cost 1; };";
         Ok([
-            at(self.client.namespace(), AT_CLIENT, &[("toa", 10), ("tob", 10)])?,
-            at(&self.places[0], AT_A, &[("toclient", 10), ("ab", 10)])?,
-            at(&self.places[1], AT_B, &[("toclient", 10), ("ab", 10)])?,
+            at(self.client.namespace(), AT_CLIENT, &[("toa", 10), ("tob", 10)], "")?,
+            at(&self.places[0], AT_A, &[("toclient", 10), ("ab", 10)], around)?,
+            at(&self.places[1], AT_B, &[("toclient", 10), ("ab", 10)], "")?,
         ])
     }
 
@@ -254,6 +256,7 @@ fn a_move_through_a_nat_renews_the_child_sa_and_ospf_does_not_notice() -> Result
             birds[0].full_neighbours("ospf4").is_ok_and(|full| full == ["toa"]).then_some(())
         })?;
         nodes.wait_for_way(AT_A, "toa")?;
+        ensure!(nodes.way_to(GATEWAY_A)? == "toa", "the route that covers the gateway is learned, too");
         let before = (nodes.status_at("a", "/children/0/spi_in")?, nodes.status_at("a", "/ike/0/spi_i")?);
         let gap = thread::scope(|scope| {
             let pings = scope.spawn(|| nodes.longest_gap(AT_A, 80));

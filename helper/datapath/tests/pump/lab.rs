@@ -81,7 +81,12 @@ impl Namespace {
 
     /// Opens the TUN device, without giving it addresses.
     pub fn open_tun(&self, vnet_hdr: bool) -> std::io::Result<TunFd> {
-        self.enter(move || open_tun(vnet_hdr)).join().unwrap()
+        self.enter(move || open_tun(TUN, vnet_hdr)).join().unwrap()
+    }
+
+    /// Opens another TUN device, of this name.
+    pub fn open_other(&self, name: &'static str, vnet_hdr: bool) -> TunFd {
+        self.enter(move || open_tun(name, vnet_hdr).unwrap()).join().unwrap()
     }
 
     /// Opens the TUN device with the inner addresses of side `side` (1 or 2).
@@ -122,7 +127,7 @@ fn sweep() {
     }
 }
 
-fn open_tun(vnet_hdr: bool) -> std::io::Result<TunFd> {
+fn open_tun(name: &str, vnet_hdr: bool) -> std::io::Result<TunFd> {
     const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
     // SAFETY: open takes a C string and returns a new descriptor.
     let fd = unsafe { libc::open(c"/dev/net/tun".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
@@ -131,7 +136,7 @@ fn open_tun(vnet_hdr: bool) -> std::io::Result<TunFd> {
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: all zero is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(TUN.bytes()) {
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
     let vnet = if vnet_hdr { libc::IFF_VNET_HDR } else { 0 };

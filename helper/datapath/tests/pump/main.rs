@@ -13,3 +13,4 @@ mod lifecycle;
 mod moves;
 mod several;
 mod speed;
+mod transport;

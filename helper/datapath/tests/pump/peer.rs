@@ -112,6 +112,21 @@ impl Rig {
         }
     }
 
+    /// The next inner packet that reaches the peer by the first device's SA and ends like this; other SAs' are left out.
+    pub fn receive_by_first(&mut self, wanted: &[u8]) -> (Vec<u8>, u8) {
+        loop {
+            let (mut datagram, tos) = receive_with_tos(&self.udp);
+            if !datagram.starts_with(&SPI_OUT.to_be_bytes()) {
+                continue;
+            }
+            let opened = self.open.open(&mut datagram).expect("ESP that opens");
+            let packet = datagram[opened.range].to_vec();
+            if packet.ends_with(wanted) {
+                return (packet, tos);
+            }
+        }
+    }
+
     /// The next datagram that reaches the peer and is not ESP: the system's own chatter on the device comes as that.
     pub fn receive_plain(&self) -> (Vec<u8>, SocketAddr) {
         let mut buffer = [0; 2000];

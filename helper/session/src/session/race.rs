@@ -21,6 +21,7 @@ use std::time::Duration;
 use rand_core::CryptoRng;
 use ropewalk_ike::error::PeerMisbehaved;
 use ropewalk_ike::exchange::Path;
+use ropewalk_ike::exchange::child::Mode;
 use ropewalk_ike::exchange::config::{InitiatorConfig, LocalAuth};
 use ropewalk_ike::exchange::initiator::{Established, HandshakeError, Initiator};
 use ropewalk_ike::proposal::every_ike_proposal;
@@ -505,11 +506,18 @@ impl Session {
         let ike: Vec<String> = config.ike_proposals.iter().map(ToString::to_string).collect();
         let esp: Vec<String> = config.esp_proposals.iter().map(ToString::to_string).collect();
         let clock_is_wrong = self.wall_clock < IMPOSSIBLE_BEFORE;
+        let transport = config.mode == Mode::Transport;
         let group = config.ike_proposals.first().and_then(|proposal| proposal.groups().first());
         let other_pfs = config.esp_proposals.first().zip(group);
         let other_pfs = other_pfs.map(|(proposal, group)| crate::explain::other_pfs(proposal, *group));
-        let known =
-            Circumstances { ike: ike.join(", "), esp: esp.join(", "), other_pfs, clock_is_wrong, ..known };
+        let known = Circumstances {
+            ike: ike.join(", "),
+            esp: esp.join(", "),
+            transport,
+            other_pfs,
+            clock_is_wrong,
+            ..known
+        };
         Explanation::of_handshake(error, &known)
     }
 }

@@ -418,10 +418,8 @@ impl AuthSent {
             _ => None,
         });
         if let Some(notify) = refused {
-            // A gateway that does not agree to transport mode looks for the outer addresses among the inner ones.
-            let declined = config.mode == Mode::Transport && notify == NotifyType::TsUnacceptable;
-            let notify = if declined { NotifyType::UseTransportMode } else { notify };
-            return AuthStep::Failed { state: Some(self), error: HandshakeError::ChildRefused(notify) };
+            let error = HandshakeError::refusal_of(config.mode, notify);
+            return AuthStep::Failed { state: Some(self), error };
         }
         let negotiated = &self.negotiated;
         let nonces = (negotiated.nonce_i.as_slice(), negotiated.nonce_r.as_slice());

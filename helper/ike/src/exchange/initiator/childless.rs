@@ -71,7 +71,10 @@ impl Completing {
         let (mut failed, mut kept) = (None, Vec::new());
         while let Some(event) = self.established.sa.poll_event() {
             match event {
-                SaEvent::ChildRefused(notify) => failed = Some(HandshakeError::ChildRefused(notify)),
+                SaEvent::ChildRefused(notify) => {
+                    let mode = self.established.sa.mode();
+                    failed = Some(HandshakeError::refusal_of(mode, notify));
+                }
                 SaEvent::Redirected(to) => failed = Some(HandshakeError::Redirected(to)),
                 SaEvent::Closed(CloseReason::PeerDead) => {
                     failed.get_or_insert(HandshakeError::NoAnswer { after_init: true });

@@ -8,6 +8,7 @@ use crate::auth::SignatureError;
 use crate::crypto::{CryptoError, IkeKeys};
 use crate::eap::{EapError, EapFailure};
 use crate::error::PeerMisbehaved;
+use crate::exchange::child::Mode;
 use crate::exchange::sa::IkeSa;
 use crate::wire::{Attribute, Configuration, GatewayName, NotifyType};
 
@@ -155,4 +156,16 @@ pub enum HandshakeError {
     /// Key derivation or encryption failed.
     #[error(transparent)]
     Crypto(#[from] CryptoError),
+}
+
+impl HandshakeError {
+    /// The refusal of a CHILD_SA in this mode. A gateway that does not agree to transport mode looks for the outer addresses
+    /// among the inner ones, and does not find them.
+    #[must_use]
+    pub(super) fn refusal_of(mode: Mode, notify: NotifyType) -> Self {
+        match (mode, notify) {
+            (Mode::Transport, NotifyType::TsUnacceptable) => Self::ChildRefused(NotifyType::UseTransportMode),
+            (Mode::Transport | Mode::Tunnel, notify) => Self::ChildRefused(notify),
+        }
+    }
 }

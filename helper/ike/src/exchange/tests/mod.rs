@@ -19,6 +19,7 @@ mod probe;
 mod rekey;
 mod rekey_child;
 mod rekey_ike;
+mod transport;
 
 use std::time::Duration;
 
