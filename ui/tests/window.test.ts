@@ -212,3 +212,14 @@ test("why a group is not used is shown", async () => {
   expect(id("group").dataset["state"]).toBe("refused");
   expect(id("group-reason").textContent).toBe("a counter mode");
 });
+
+test("of a tunnel that is an interface the window says that the routing table decides", async () => {
+  const before = scene("connected");
+  await open(before);
+  expect(screen.queryByTestId("routed")).toBeNull();
+  const spis = { spi_in: "00000001", spi_out: "00000002", suite: "aes256gcm16" };
+  const counters = { bytes_in: 0, bytes_out: 0, packets_in: 0, packets_out: 0 };
+  const children = [{ ...spis, ...counters, mode: "transport" }];
+  await emit("view", { ...before, status: { ...before.status, children } });
+  await waitFor(() => expect(id("routed").textContent).toMatch(/routing table.*IIPtran/));
+});

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use ropewalk_ipc::{
-    EndpointStatus, EndpointWay, ErrorInfo, GroupState, GroupStatus, Imported, PathStatus, Policy,
+    ChildSa, EndpointStatus, EndpointWay, ErrorInfo, GroupState, GroupStatus, Imported, PathStatus, Policy,
     ProfilePaths, ProfileShown, ProfileSummary, State, Status,
 };
 use serde_json::json;
@@ -217,7 +217,11 @@ fn status_text(status: &Status) -> String {
     list("Routes", status.routes.clone());
     list("MTU", status.mtu.map(|mtu| mtu.to_string()).into_iter().collect());
     list("IKE", status.ike.iter().map(|ike| ike.suite.clone()).collect());
-    list("ESP", status.children.iter().map(|child| child.suite.clone()).collect());
+    let esp = |child: &ChildSa| match child.mode.as_str() {
+        "transport" => format!("{} (transport mode, IIPtran)", child.suite),
+        _ => child.suite.clone(),
+    };
+    list("ESP", status.children.iter().map(esp).collect());
     let path = |path: &PathStatus| format!("{} {}", path.interface, path.state.as_str());
     list("Paths", status.paths.iter().map(path).collect());
     list("One path because", status.alone.iter().cloned().collect());

@@ -177,6 +177,9 @@ impl Profile {
         if self.multi_point_sa.enabled {
             return refused("multi_point_sa.enabled", "packets go where routes on the interface say");
         }
+        if self.paths.address_per_path {
+            return refused("paths.address_per_path", "there is one path, and the link has its addresses");
+        }
         if !self.tunnel.exclude.is_empty() {
             return refused("tunnel.exclude", "what is not routed into the interface does not go there");
         }

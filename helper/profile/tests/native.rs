@@ -233,6 +233,7 @@ fn iiptran_combines_with_what_routing_leaves_to_it_and_says_why_not_with_the_res
         ("[address]\nsource = \"dhcp\"", "address.source", "config-payload"),
         ("[multi_point_sa]\nenabled = true", "multi_point_sa.enabled", "routes on the interface"),
         ("exclude = [\"10.0.0.0/8\"]", "tunnel.exclude", "not routed"),
+        ("[paths]\naddress_per_path = true", "paths.address_per_path", "one path"),
         ("interface = \"a/b\"", "tunnel.interface", "not the name"),
         ("interface = \"sixteen-letters!\"", "tunnel.interface", "not the name"),
         ("interface = \"rw%d\"", "tunnel.interface", "not the name"),

@@ -7,8 +7,15 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 /// The tables, in the order of the page.
-pub const FILES: [&str; 6] =
-    ["rfc7296.toml", "rfc4555.toml", "rfc7383.toml", "rfc3948.toml", "keep-old-ike-sa.toml", "mpsa.toml"];
+pub const FILES: [&str; 7] = [
+    "rfc7296.toml",
+    "rfc4555.toml",
+    "rfc7383.toml",
+    "rfc3948.toml",
+    "rfc3884.toml",
+    "keep-old-ike-sa.toml",
+    "mpsa.toml",
+];
 
 /// One standard.
 #[derive(Debug, Deserialize)]

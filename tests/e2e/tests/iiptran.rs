@@ -19,7 +19,8 @@ use ropewalk_lab::{Bird, Capture, Lab, Namespace, tshark, until};
 use serde_json::Value;
 
 const GATEWAY_A: &str = "198.18.1.2";
-const GATEWAY_B: &str = "198.18.2.2";
+/// The second one is reached by IPv6 outside.
+const GATEWAY_B: &str = "2001:db8:2::2";
 /// What is at the client, at a and at b.
 const AT_CLIENT: &str = "10.91.0.1";
 const AT_A: &str = "10.90.0.1";
@@ -54,20 +55,27 @@ impl Nodes {
         router.link("cafe", &place, "wlan0")?;
         router.address("home", &["10.80.1.1/24"])?;
         router.address("cafe", &["10.80.2.1/24"])?;
-        place.address("eth0", &["10.80.1.2/24"])?;
+        router.address("home", &["fd80:1::1/64"])?;
+        place.address("eth0", &["10.80.1.2/24", "fd80:1::2/64"])?;
         place.address("wlan0", &["10.80.2.2/24"])?;
-        place.address("lo", &[&format!("{AT_CLIENT}/32")])?;
-        place.ip("route add default via 10.80.1.1")?;
+        place.address("lo", &[&format!("{AT_CLIENT}/32"), "fd91::1/128"])?;
+        place.ip("route add default via 10.80.1.1\nroute add ::/0 via fd80:1::1")?;
         let credentials = Credentials::new(AuthKind::Psk)?;
         let (mut gateways, mut places) = (Vec::new(), Vec::new());
         for (number, name, inside) in [(1, "a", AT_A), (2, "b", AT_B)] {
             let place = lab.namespace(name)?;
             let outside = format!("node{name}");
             router.link(&outside, &place, "eth0")?;
-            router.address(&outside, &[&format!("198.18.{number}.1/24")])?;
-            place.address("eth0", &[&format!("198.18.{number}.2/24")])?;
-            place.address("lo", &[&format!("{inside}/32")])?;
-            place.ip(&format!("route add default via 198.18.{number}.1"))?;
+            router.address(
+                &outside,
+                &[&format!("198.18.{number}.1/24"), &format!("2001:db8:{number}::1/64")],
+            )?;
+            place
+                .address("eth0", &[&format!("198.18.{number}.2/24"), &format!("2001:db8:{number}::2/64")])?;
+            place.address("lo", &[&format!("{inside}/32"), &format!("fd90::{number}/128")])?;
+            place.ip(&format!(
+                "route add default via 198.18.{number}.1\nroute add ::/0 via 2001:db8:{number}::1"
+            ))?;
             let offer = Offer {
                 traffic: vec!["10.88.0.0/24".to_owned()],
                 pools: vec!["10.88.0.0/24".to_owned()],
@@ -113,7 +121,10 @@ impl Nodes {
                 &format!(
                     "router id {own};\nprotocol device {{ scan time 1; }}\n\
                      protocol kernel {{ ipv4 {{ export filter {{ krt_prefsrc = {own}; accept; }}; }}; }}\n\
-                     protocol ospf v2 ospf4 {{ ipv4 {{ import all; }}; area 0 {{ interface \"lo\" {{ stub; }}; {listed} {more} }}; }}\n"
+                     protocol kernel {{ ipv6 {{ export where source = RTS_OSPF_EXT2; }}; }}\n\
+                     protocol direct {{ ipv6; interface \"lo\"; }}\n\
+                     protocol ospf v2 ospf4 {{ ipv4 {{ import all; }}; area 0 {{ interface \"lo\" {{ stub; }}; {listed} {more} }}; }}\n\
+                     protocol ospf v3 ospf6 {{ ipv6 {{ export where source = RTS_DEVICE; }}; area 0 {{ {listed} }}; }}\n"
                 ),
             )
         };
@@ -206,12 +217,15 @@ fn ospf_runs_over_two_interfaces_and_moves_traffic_off_the_one_that_dies() -> Re
 
         let birds = nodes.birds()?;
         until("two neighbours at each", Duration::from_secs(60), || {
-            let full = |bird: &Bird| bird.full_neighbours("ospf4").map(|full| full.len()).unwrap_or(0);
-            birds.iter().all(|bird| full(bird) == 2).then_some(())
+            let full = |bird: &Bird, of: &str| bird.full_neighbours(of).is_ok_and(|full| full.len() == 2);
+            birds.iter().all(|bird| full(bird, "ospf4") && full(bird, "ospf6")).then_some(())
         })?;
         nodes.wait_for_way(AT_A, "toa")?;
         nodes.wait_for_way(AT_B, "tob")?;
         ensure!(nodes.pings(AT_A, AT_CLIENT)? && nodes.pings(AT_B, AT_CLIENT)?, "learned routes carry");
+        until("learned routes to carry IPv6", Duration::from_secs(30), || {
+            ["fd90::1", "fd90::2"].iter().all(|to| nodes.pings(to, "fd91::1").unwrap_or(false)).then_some(())
+        })?;
 
         // What leads to a's gateway dies without a word.
         let gap = thread::scope(|scope| {

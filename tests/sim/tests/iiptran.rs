@@ -9,6 +9,7 @@ use ropewalk_gateway::{Childless, Link};
 use ropewalk_ike::exchange::child::Mode;
 use ropewalk_ike::exchange::transport::{self, only_address};
 use ropewalk_session::{Alone, Cause, Phase};
+use ropewalk_sim::network::below;
 use ropewalk_sim::setup::{CLIENT, GATEWAY};
 use ropewalk_sim::{Auth, Faults, Setup, World};
 
@@ -275,4 +276,40 @@ fn a_gateway_that_refuses_further_child_sas_is_entered_again_after_a_move() {
     world.move_client(&[CAFE]);
     arrives(&mut world, CAFE, 5 * SOON);
     assert_eq!(entries(&world), 2, "{:?}", world.gateway_log);
+}
+
+#[test]
+fn moves_renewals_and_new_logins_in_any_order_over_a_bad_network_end_in_one_usable_child_sa() {
+    for seed in 0..20 {
+        let mut busy = setup(seed % 2 == 0);
+        busy.client.initiator.lifetimes.child = Some(Duration::from_secs(20));
+        busy.client.initiator.lifetimes.ike = Some(Duration::from_secs(70));
+        busy.client.reauth = Some(Duration::from_secs(110));
+        let mut world = connected(busy, 400 + seed);
+        world.network.faults = Faults { loss: 50, duplicate: 20, reorder: 50 };
+        for _ in 0..100 {
+            match below(&mut world.rng, 8) {
+                0 => world.move_client(&[CAFE]),
+                1 => world.move_client(&[CLIENT]),
+                2 => world.move_client(&[CAFE, CLIENT]),
+                3 => world.network.rebind(),
+                event @ (4 | 5) => {
+                    let (now, gateway) = (world.now, world.gateway.as_mut().unwrap());
+                    gateway.rekey_all(now, event == 4, &mut world.rng);
+                }
+                _ => {}
+            }
+            let pause = u64::from(below(&mut world.rng, 3000));
+            world.run_for(Duration::from_millis(pause));
+        }
+        world.network.faults = Faults::default();
+        world.move_client(&[CLIENT]);
+        let usable = |world: &World| world.client.phase() == Phase::Connected && world.agree_on_path();
+        assert!(world.run_until(MINUTE, usable), "seed {seed}: {:?}", world.client.session.snapshot());
+        world.carry().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        world.run_for(Duration::from_secs(15));
+        world.carry().unwrap_or_else(|error| panic!("seed {seed}, later: {error}"));
+        assert!(world.client.children.iter().all(|child| child.mode == Mode::Transport));
+        assert!(world.client.children.len() <= 4, "seed {seed}: {}", world.client.children.len());
+    }
 }

@@ -55,6 +55,7 @@ export const de: Texts = {
   "details.dns": "Namensserver",
   "details.routes": "Durch den Tunnel",
   "details.everything": "alles",
+  "details.routed": "was die Routingtabelle dieses Computers sagt (IIPtran)",
   "details.path": "Auf dem Weg über",
   "details.suite": "Geschützt durch",
   "details.more": "und {count} weitere",

@@ -53,6 +53,7 @@ export const en = {
   "details.dns": "Name servers",
   "details.routes": "Through the tunnel",
   "details.everything": "everything",
+  "details.routed": "what this computer's routing table says (IIPtran)",
   "details.path": "By way of",
   "details.suite": "Protected by",
   "details.more": "and {count} more",

@@ -55,6 +55,7 @@ export const es: Texts = {
   "details.dns": "Servidores de nombres",
   "details.routes": "Por el túnel",
   "details.everything": "todo",
+  "details.routed": "lo que diga la tabla de rutas de este equipo (IIPtran)",
   "details.path": "A través de",
   "details.suite": "Protegido con",
   "details.more": "y {count} más",

@@ -55,6 +55,7 @@ export const fr: Texts = {
   "details.dns": "Serveurs de noms",
   "details.routes": "Par le tunnel",
   "details.everything": "tout",
+  "details.routed": "ce que dit la table de routage de cet ordinateur (IIPtran)",
   "details.path": "En passant par",
   "details.suite": "Protégé par",
   "details.more": "et {count} de plus",

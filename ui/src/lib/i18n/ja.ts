@@ -55,6 +55,7 @@ export const ja: Texts = {
   "details.dns": "ネームサーバー",
   "details.routes": "トンネルを通るもの",
   "details.everything": "すべて",
+  "details.routed": "このコンピューターの経路表に従う (IIPtran)",
   "details.path": "経路",
   "details.suite": "保護方式",
   "details.more": "ほか {count} 件",
