@@ -383,6 +383,11 @@ fn two_clients_behind_one_nat_with_the_same_address_have_equal_selectors_and_int
             credentials.client_id.clone_from(id);
             let mut profile = ProfileText::new(AuthKind::Psk, &credentials, "198.18.1.2");
             profile.tunnel = "mode = \"iiptran\"\n".to_owned();
+            if number == 2 {
+                // The addresses of the link may as well stand in the profile.
+                profile.timing =
+                    "\n[address]\nsource = \"static\"\nstatic = [\"10.255.2.1/31\"]\n".to_owned();
+            }
             clients.push((client, profile, nat));
         }
         router.masquerade("out")?;

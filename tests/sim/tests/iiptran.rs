@@ -221,6 +221,19 @@ fn a_nat_that_forgets_the_client_makes_a_new_child_sa_through_the_new_mapping() 
 }
 
 #[test]
+fn without_mobike_the_gateway_follows_to_another_port_of_the_same_address() {
+    let mut plain = setup(true);
+    plain.gateway.mobike = false;
+    let mut world = connected(plain, 316);
+    let old = world.client.children.first().unwrap().spi_in;
+    world.network.rebind();
+    assert!(!world.agree_on_path());
+    assert!(world.run_until(MINUTE, World::agree_on_path), "the next liveness check tells");
+    world.carry().unwrap();
+    assert_eq!((world.client.children.first().unwrap().spi_in, entries(&world)), (old, 1));
+}
+
+#[test]
 fn renewals_by_either_side_keep_the_mode_and_the_addresses() {
     for by_client in [true, false] {
         let mut renewing = setup(true);

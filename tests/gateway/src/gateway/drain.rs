@@ -79,9 +79,9 @@ impl Gateway {
                     downs.push(spi_in);
                 }
                 SaEvent::PathChanged(path) => {
-                    // Transport mode stays where it is: the client makes a CHILD_SA for its new address.
-                    let tunnels = strand.sa.children().iter().filter(|child| child.outer().is_none());
-                    let children = tunnels.map(|child| child.spi_in).collect();
+                    // Transport mode is bound to its addresses, not to ports: for others the client makes a CHILD_SA.
+                    let follow = strand.sa.children().iter().filter(|child| child.fits(path));
+                    let children = follow.map(|child| child.spi_in).collect();
                     self.events.push_back(GatewayEvent::PathChanged { client, children, path });
                 }
                 SaEvent::SwitchAsked(notice) => up.switch(number, notice),
