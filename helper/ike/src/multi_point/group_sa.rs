@@ -64,6 +64,9 @@ pub enum Refusal {
     /// More than one SA at once.
     #[error("the gateway hands out the SAs of several groups, of which only one is supported; none is used")]
     SeveralGroups,
+    /// The older ones are not out of use yet.
+    #[error("the gateway hands out SAs of the group faster than it takes older ones out of use")]
+    TooMany,
     /// The SPI names another SA here.
     #[error("the group's SPI {spi:08x} is in use by another SA")]
     SpiInUse {

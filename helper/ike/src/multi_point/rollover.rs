@@ -5,6 +5,9 @@ use crate::time::Instant;
 
 use super::group_sa::{GroupSa, Refusal};
 
+/// No more than this many at once: a gateway that keeps to its own times has two or three.
+const MOST: usize = 8;
+
 /// What the owner has to do, in order.
 #[derive(Clone, Debug)]
 pub enum Action {
@@ -49,7 +52,7 @@ impl Rollover {
     /// The gateway hands out an SA. The same one again only sets its lifetime anew.
     ///
     /// # Errors
-    /// [`Refusal::SpiInUse`] when another SA of the group has this SPI.
+    /// [`Refusal::SpiInUse`] when another SA of the group has this SPI, [`Refusal::TooMany`] when there are enough.
     pub fn put(&mut self, now: Instant, sa: GroupSa) -> Result<Vec<Action>, Refusal> {
         if let Some(known) = self.members.iter_mut().find(|member| member.sa.spi == sa.spi) {
             if !known.sa.is_same(&sa) {
@@ -57,6 +60,9 @@ impl Rollover {
             }
             known.expires = now + sa.lifetime;
             return Ok(Vec::new());
+        }
+        if self.members.len() >= MOST {
+            return Err(Refusal::TooMany);
         }
         let first = self.members.is_empty();
         for older in &mut self.members {
@@ -212,6 +218,18 @@ mod tests {
         assert_eq!(shown(&rollover.handle_timeout(at(80))), ["send 302"]);
         assert_eq!(shown(&rollover.handle_timeout(at(130))), ["remove 300"]);
         assert_eq!(shown(&rollover.handle_timeout(at(140))), ["remove 301"]);
+    }
+
+    #[test]
+    fn there_are_never_more_than_so_many_and_those_that_are_in_use_stay() {
+        let mut rollover = Rollover::default();
+        for spi in 0..8 {
+            rollover.put(at(0), sa(300 + spi)).unwrap();
+        }
+        assert_eq!(rollover.put(at(1), sa(400)).unwrap_err(), Refusal::TooMany);
+        assert_eq!((rollover.outbound(), rollover.inbound().len()), (Some(300), 8));
+        rollover.handle_timeout(at(120));
+        assert!(rollover.put(at(121), sa(400)).is_ok(), "there is room again");
     }
 
     #[test]

@@ -24,6 +24,9 @@ const QUIET: Duration = Duration::from_millis(50);
 /// but no longer than this in all.
 const LONGEST: Duration = Duration::from_millis(500);
 
+/// No more than this many are read, whatever a routing daemon does.
+const MOST: usize = 65_536;
+
 /// Watches one device's next hops until it is dropped.
 #[derive(Debug)]
 pub struct NextHops {
@@ -103,6 +106,10 @@ async fn read(netlink: &Netlink, device: u32) -> Result<Vec<NextHop>, NetError> 
     let mut best: BTreeMap<IpNet, (u32, IpAddr)> = BTreeMap::new();
     for (_, route) in netlink.routes().await? {
         let Some((prefix, metric, via)) = of_device(&route, device) else { continue };
+        if best.len() >= MOST && !best.contains_key(&prefix) {
+            tracing::warn!(MOST, "there are more routes on the tunnel's device than are looked at");
+            break;
+        }
         let known = best.entry(prefix).or_insert((metric, via));
         if metric < known.0 {
             *known = (metric, via);

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use ropewalk_datapath::SocketId;
+use ropewalk_datapath::{Selector, SocketId};
+use ropewalk_ike::exchange::child::ChildSa;
 use ropewalk_ike::multi_point::rollover::Action;
 use ropewalk_ike::time::Instant;
 use ropewalk_ike::wire::TrafficSelectors;
@@ -34,6 +35,8 @@ impl Tunnel {
         let around = self.surroundings();
         if let Some(pump) = &self.pump {
             self.group.found(pump, found, &around);
+            // Members may be at addresses of the other family now.
+            self.fit_mtu();
         }
     }
 
@@ -75,13 +78,21 @@ impl Tunnel {
     }
 
     fn surroundings(&self) -> Surroundings {
-        let with_gateway = self.children.last().map(|child| &child.sa);
-        let of = |side: Option<&TrafficSelectors>| side.map(selectors).unwrap_or_default();
+        // Several paths may have inner addresses of their own.
+        let of = |side: fn(&ChildSa) -> &TrafficSelectors| {
+            let mut all: Vec<Selector> = Vec::new();
+            for selector in self.children.iter().flat_map(|child| selectors(side(&child.sa))) {
+                if !all.contains(&selector) {
+                    all.push(selector);
+                }
+            }
+            all
+        };
         let paths = || self.links.all().map(|link| link.path);
         let addresses = |all: &mut dyn Iterator<Item = IpAddr>| all.map(|ip| ip.to_canonical()).collect();
         Surroundings {
-            ours: of(with_gateway.map(|sa| &sa.ts_local)),
-            theirs: of(with_gateway.map(|sa| &sa.ts_remote)),
+            ours: of(|sa| &sa.ts_local),
+            theirs: of(|sa| &sa.ts_remote),
             gateway: addresses(&mut paths().map(|path| path.remote.ip())),
             own: addresses(&mut paths().map(|path| path.local.ip())),
         }

@@ -167,7 +167,7 @@ impl Group {
             own: &around.own,
         };
         let (learned, unfit) = learned::judge(&self.found, bounds);
-        for (hop, why) in unfit.iter().filter(|one| !self.unfit.contains(one)).take(shown::MOST_SAID) {
+        for (hop, why) in unfit.iter().filter(|one| !self.unfit.contains(one)) {
             tracing::info!(prefix = %hop.prefix, via = %hop.via, %why, "a learned route of the group is not used");
         }
         self.unfit = unfit;

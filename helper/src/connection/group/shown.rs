@@ -9,9 +9,6 @@ use ropewalk_session::Snapshot;
 
 use super::{Group, Member, Sender};
 
-/// Of learned routes that are not used no more are told one by one.
-pub const MOST_SAID: usize = 16;
-
 /// Octets and packets of SAs that are gone.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -80,7 +77,7 @@ impl Group {
             (None, None) => (GroupState::Waiting, None),
         };
         let sending = self.members.iter().find(|member| Some(member.sa.spi) == known.sending);
-        let ignored = self.unfit.iter().take(MOST_SAID);
+        let ignored = self.unfit.iter();
         Some(GroupStatus {
             state,
             reason,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use ropewalk_e2e::{PATIENCE, in_lab};
-use ropewalk_lab::until;
+use ropewalk_lab::{Childless, until};
 
 use crate::meeting::{Entry, Meeting, PLAIN, knowing};
 
@@ -88,6 +88,17 @@ fn inside_and_outside_may_be_ipv4_and_ipv6_in_all_combinations() -> Result<()> {
             ensure!(counted >= 50, "{name}: {counted} of 50 packets on the wire");
         }
         Ok(())
+    })
+}
+
+#[test]
+fn an_sa_of_the_group_that_comes_before_the_child_sa_is_used_once_that_is_there() -> Result<()> {
+    in_lab(|lab| {
+        let mut meeting = Meeting::with(lab, "", Childless::Force)?;
+        meeting.join(knowing(&[2]))?;
+        meeting.join(knowing(&[1]))?;
+        meeting.talk_directly(1, &Meeting::inner(2), 50)?;
+        meeting.talk_directly(2, &Meeting::inner(1), 50)
     })
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ropewalk_e2e::{AuthKind, Client, ClientOptions, Credentials, Offer, PATIENCE, ProfileText, Reference};
-use ropewalk_lab::{Lab, Namespace, until};
+use ropewalk_lab::{Childless, Lab, Namespace, until};
 use serde_json::Value;
 
 const GATEWAY: &str = "198.18.9.2";
@@ -47,6 +47,11 @@ pub const fn knowing(routes: &[usize]) -> Entry<'_> {
 
 impl Meeting {
     pub fn new(lab: &Lab, group: &str) -> Result<Self> {
+        Self::with(lab, group, Childless::Allow)
+    }
+
+    /// With a gateway that makes CHILD_SAs in the login, or after it.
+    pub fn with(lab: &Lab, group: &str, childless: Childless) -> Result<Self> {
         let router = lab.namespace("router")?;
         router.forward()?;
         let place = lab.namespace("gateway")?;
@@ -61,6 +66,7 @@ impl Meeting {
             traffic: pools.clone(),
             pools,
             dns: Vec::new(),
+            childless,
             options: format!("unique = false\n\n[multi_point_sa]\n{group}"),
             ..Offer::new(AuthKind::Psk)
         };
