@@ -463,6 +463,38 @@ fn network_manager_is_told_globally_and_gets_its_own_back() {
 }
 
 #[test]
+fn network_manager_says_which_interfaces_are_metered() {
+    isolated("network_manager_says_which_interfaces_are_metered", |world: World| async move {
+        let _bus = common::system_bus().await;
+        let network = world.network().await;
+        let all = ["wan0".to_owned(), "lo".to_owned()];
+        assert!(network.metered(&all).await.is_empty(), "nobody to ask is no news");
+        let _manager = network_manager("default").await;
+        assert!(network.metered(&all).await.is_empty(), "an unmetered one");
+        let nmcli = |words: &str| {
+            let (program, libraries) = daemon("usr/bin/nmcli");
+            let done =
+                Command::new(program).args(words.split(' ')).env("LD_LIBRARY_PATH", libraries).output();
+            let done = done.unwrap();
+            assert!(done.status.success(), "{words}: {done:?}");
+        };
+        for (said, metered) in [("yes", 1), ("no", 0)] {
+            nmcli(&format!("connection modify wan connection.metered {said}"));
+            nmcli("device reapply wan0");
+            let mut seen = Vec::new();
+            for _ in 0..50 {
+                seen = network.metered(&all).await;
+                if seen.len() == metered {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            assert_eq!(seen, all[..metered], "{said}");
+        }
+    });
+}
+
+#[test]
 fn network_manager_with_dnsmasq_tells_names_apart() {
     isolated("network_manager_with_dnsmasq_tells_names_apart", |world: World| async move {
         world.there("ip addr add 192.0.2.53/24 dev wan0");

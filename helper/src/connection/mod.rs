@@ -41,6 +41,9 @@ use tunnel::Tunnel;
 
 /// Counters are published, and traffic that is not answered is noticed, this often.
 const TICK: Duration = Duration::from_secs(1);
+/// Whether the use of an interface costs is asked for this often while there are several: the user may say otherwise at any
+/// time, and nothing else changes then.
+const ASK_WHAT_COSTS: Duration = Duration::from_secs(10);
 /// A name that takes longer to resolve than this is not going to help.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -73,6 +76,7 @@ struct Connection {
     networks: Vec<networks::Network>,
     /// Names of interfaces whose use costs.
     metered: BTreeSet<String>,
+    ask_what_costs_at: Instant,
     /// The gateway address that was tried first since the connection stood last, and when.
     tried: Option<(IpAddr, Instant)>,
     /// Why that is silent: asked for, and then known.
@@ -121,6 +125,7 @@ impl Connection {
             candidates: Vec::new(),
             networks: Vec::new(),
             metered: BTreeSet::new(),
+            ask_what_costs_at: Instant::ZERO,
             tried: None,
             finding: None,
             nap: clock::Nap::default(),
@@ -211,6 +216,10 @@ impl Connection {
             }
             self.notice_sleep();
             self.look_into_silence();
+            if self.networks.len() > 1 && clock::now() >= self.ask_what_costs_at {
+                let names = self.networks.iter().map(|network| network.name.clone()).collect();
+                self.ask_what_costs(names);
+            }
             for traffic in self.tunnel.traffic() {
                 self.session.note_traffic(clock::now(), &traffic, &mut self.rng);
             }
@@ -359,7 +368,7 @@ impl Connection {
     }
 
     fn finished(&mut self, done: Done) {
-        self.changed = true;
+        self.changed |= !matches!(done, Done::Metered(_));
         match done {
             Done::Resolved { host, answer } => {
                 let answer = match answer {
@@ -486,7 +495,8 @@ impl Connection {
     }
 
     /// Which of these interfaces are metered. What they were counts until there is an answer: nothing waits for it.
-    fn ask_what_costs(&self, names: Vec<String>) {
+    fn ask_what_costs(&mut self, names: Vec<String>) {
+        self.ask_what_costs_at = clock::now() + ASK_WHAT_COSTS;
         let (platform, done) = (Arc::clone(&self.platform), self.done.clone());
         tokio::spawn(async move {
             let metered = platform.network.metered(&names).await;
@@ -499,6 +509,7 @@ impl Connection {
         if self.metered == metered {
             return;
         }
+        self.changed = true;
         tracing::info!(?metered, "metered interfaces");
         self.metered = metered;
         let candidates = self.platform.monitor.snapshot().candidates();
