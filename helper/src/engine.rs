@@ -17,6 +17,7 @@ use ropewalk_profile::{Profile, Secrets};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::connection;
+use crate::neighbours::Neighbours;
 use crate::platform::Platform;
 use crate::state::{Key, Registry, StatusPublisher};
 
@@ -34,6 +35,10 @@ pub struct EngineConfig {
     pub key_log_dir: Option<PathBuf>,
     /// Use segmentation offloads where the kernel has them.
     pub offloads: bool,
+    /// The sequence numbers of CHILD_SAs go on after this instead of beginning with 1: to see what happens at their end.
+    pub esp_sequence: u64,
+    /// The connections that there are.
+    pub neighbours: Neighbours,
     /// The system's networks; without it nothing can be connected.
     pub platform: Option<Arc<Platform>>,
 }

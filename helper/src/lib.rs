@@ -9,6 +9,7 @@ pub mod clock;
 pub mod connection;
 pub mod engine;
 pub mod log;
+pub mod neighbours;
 pub mod platform;
 pub mod proposals;
 pub mod report;

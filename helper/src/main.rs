@@ -10,6 +10,7 @@ use clap::Parser;
 use ropewalk_helper::authorise::Authoriser;
 use ropewalk_helper::engine::{Engine, EngineConfig};
 use ropewalk_helper::log;
+use ropewalk_helper::neighbours::Neighbours;
 use ropewalk_helper::platform::Platform;
 use ropewalk_helper::server::Server;
 use ropewalk_helper::service::Service;
@@ -45,6 +46,9 @@ struct Options {
     /// Do not use segmentation offloads.
     #[arg(long)]
     no_offloads: bool,
+    /// For tests of renewal: ESP sequence numbers go on after this.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, hide = true)]
+    esp_sequence: u64,
 }
 
 fn main() -> ExitCode {
@@ -99,6 +103,8 @@ async fn serve(options: Options, ring: log::LogRing) -> anyhow::Result<()> {
         runtime_dir: options.runtime_dir.clone(),
         key_log_dir: options.key_log.clone(),
         offloads: !options.no_offloads,
+        esp_sequence: options.esp_sequence,
+        neighbours: Neighbours::default(),
         platform,
     };
     let engine = Engine::new(config, Registry::default());

@@ -116,12 +116,18 @@ impl DataPath {
 
     /// Changes the largest inner packet.
     pub fn set_inner_mtu(&self, mtu: u16) {
-        self.pump.set_inner_mtu(DeviceId::MAIN, mtu);
+        self.pump.set_inner_mtu(DeviceId::MAIN, mtu, mtu);
     }
 
     /// Changes the largest packet of this device.
     pub fn set_inner_mtu_of(&self, device: DeviceId, mtu: u16) {
-        self.pump.set_inner_mtu(device, mtu);
+        self.pump.set_inner_mtu(device, mtu, mtu);
+    }
+
+    /// Changes the largest inner packet, and fits the segments of TCP connections that begin from now on into less: what is
+    /// negotiated once holds for their whole life, in both directions.
+    pub fn set_inner_mtus(&self, mtu: u16, segments: u16) {
+        self.pump.set_inner_mtu(DeviceId::MAIN, mtu, segments.min(mtu));
     }
 
     /// The counters now.

@@ -93,7 +93,7 @@ impl Pump {
         match *self {}
     }
 
-    pub(crate) fn set_inner_mtu(&self, _d: DeviceId, _mtu: u16) {
+    pub(crate) fn set_inner_mtu(&self, _d: DeviceId, _mtu: u16, _segments: u16) {
         match *self {}
     }
 

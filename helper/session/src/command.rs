@@ -11,6 +11,8 @@ use ropewalk_ike::proposal::ChosenIke;
 use ropewalk_ike::wire::TrafficSelectors;
 use ropewalk_paths::PathId;
 
+use crate::path_size::PathSize;
+
 /// Why a credential is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CredentialReason {
@@ -83,6 +85,13 @@ pub enum Command {
     InstallChild(Box<ChildSa>),
     /// Send like this from now on.
     Carry(Carriage),
+    /// The path of this socket carries packets of this size.
+    PathSize {
+        /// The socket.
+        link: u32,
+        /// What is known of it.
+        size: PathSize,
+    },
     /// Forget the CHILD_SA with this inbound SPI.
     RemoveChild(u32),
     /// Install, use or forget an SA of the group.

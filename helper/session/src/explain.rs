@@ -1,6 +1,7 @@
 //! What went wrong, in words for a person: what failed, why, and what to do.
 
 use ropewalk_ike::auth::PkiError;
+use ropewalk_ike::eap::EapFailure;
 use ropewalk_ike::error::PeerMisbehaved;
 use ropewalk_ike::exchange::initiator::HandshakeError;
 use ropewalk_ike::proposal::{EspProposal, group_name};
@@ -163,17 +164,7 @@ impl Explanation {
                 format!("The gateway {gateway} refused our authentication."),
                 "Check the identity, and the password, key or certificate. The gateway may also not know the identity asked for.",
             ),
-            HandshakeError::EapRefused(failure) => {
-                let said = failure.message.as_deref().map(|text| format!(" It says: {}", printable(text)));
-                Self::new(
-                    Cause::Authentication,
-                    format!(
-                        "The gateway {gateway} refused the user name or password.{}",
-                        said.unwrap_or_default()
-                    ),
-                    "Enter them again. If they are right, the account may be locked.",
-                )
-            }
+            HandshakeError::EapRefused(failure) => Self::of_login(failure, gateway),
             HandshakeError::Eap(error) => Self::new(
                 Cause::Authentication,
                 format!("The login at {gateway} failed: {error}."),
@@ -233,6 +224,41 @@ impl Explanation {
                 "Report this together with the gateway's name and version.",
             ),
         }
+    }
+
+    fn of_login(failure: &EapFailure, gateway: &str) -> Self {
+        let said = failure.message.as_deref().map(|text| format!(" It says: {}", printable(text)));
+        let said = said.unwrap_or_default();
+        let (message, hint) = match (failure.wanted, failure.code) {
+            (Some(method), _) => (
+                format!(
+                    "The gateway {gateway} wants {}. Ropewalk offered user name and password by EAP-MSCHAPv2 instead, and was refused.",
+                    login_method(method)
+                ),
+                "Ask the administrator whether EAP-MSCHAPv2 or a certificate can be used with this gateway.",
+            ),
+            (None, Some(646)) => (
+                format!("The gateway {gateway} does not let this account log in at this time of day.{said}"),
+                "Try again later, or ask the administrator for the account's hours.",
+            ),
+            (None, Some(647)) => (
+                format!("The gateway {gateway} says that this account is disabled.{said}"),
+                "Only the administrator can enable it.",
+            ),
+            (None, Some(648)) => (
+                format!("The gateway {gateway} says that the password has expired.{said}"),
+                "Change it where your organisation lets you, then connect with the new one.",
+            ),
+            (None, Some(649)) => (
+                format!("The gateway {gateway} says that this account may not use the VPN.{said}"),
+                "Ask the administrator to allow it.",
+            ),
+            (None, _) => (
+                format!("The gateway {gateway} refused the user name or password.{said}"),
+                "Enter them again. If they are right, the account may be locked, or a one-time code may be wanted besides.",
+            ),
+        };
+        Self::new(Cause::Authentication, message, hint)
     }
 
     fn of_silence(known: &Circumstances<'_>) -> Self {
@@ -318,14 +344,30 @@ pub fn other_pfs(proposal: &EspProposal, group: u16) -> String {
     let name = |group: u16| group_name(group).to_lowercase().replace('-', "");
     let own: Vec<String> = proposal.groups().iter().map(|group| name(*group)).collect();
     let text = proposal.to_string();
-    // Both kinds of sequence numbers is what a proposal that names none means.
     let words = text.split('-').filter(|word| !own.iter().any(|own| own == word));
-    let mut words: Vec<String> =
-        words.filter(|word| !matches!(*word, "esn" | "noesn")).map(str::to_owned).collect();
+    let mut words: Vec<String> = words.map(str::to_owned).collect();
     if own.is_empty() {
         words.push(name(group));
     }
     words.join("-")
+}
+
+/// What a gateway asks for by an EAP type (IANA's registry of method types).
+fn login_method(method: u8) -> String {
+    let known = match method {
+        4 => "a login by EAP-MD5, which proves nothing of the gateway",
+        5 => "a one-time password (EAP-OTP)",
+        6 => "a code or password in the clear, as tokens have it (EAP-GTC)",
+        13 => "a certificate of the user's by EAP-TLS",
+        18 | 23 | 50 => "a SIM card (EAP-SIM or EAP-AKA)",
+        21 => "a login inside TLS by EAP-TTLS",
+        25 => "a login inside TLS by EAP-PEAP",
+        43 => "a login inside TLS by EAP-FAST",
+        52 => "a login by EAP-PWD",
+        55 => "a login inside TLS by TEAP",
+        other => return format!("a login by the EAP method number {other}"),
+    };
+    known.to_owned()
 }
 
 /// Text from a peer, fit for one line of a terminal.

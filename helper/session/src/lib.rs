@@ -10,18 +10,21 @@
 //! - [`session`]: the states and what moves between them.
 //! - [`uplink`]: the networks of the machine, and the paths of a connection over them.
 //! - [`backoff`]: how long to wait before the next try.
+//! - [`path_size`]: what a path carries, by questions.
 //! - [`explain`]: what went wrong, in words for a person.
 
 pub mod backoff;
 pub mod command;
 pub mod config;
 pub mod explain;
+pub mod path_size;
 pub mod session;
 pub mod uplink;
 
 pub use command::{Carriage, Command, CredentialReason, InnerSettings, Lane};
 pub use config::{Endpoint, PathsConfig, SessionConfig};
 pub use explain::{Cause, Explanation, Unreached};
+pub use path_size::{Bounds, PathSize};
 pub use ropewalk_paths::{Health, PathId, Policy, UseMetered};
 pub use session::{GroupInfo, IkeInfo, Phase, Session, Snapshot};
 pub use uplink::{Alone, PathSnapshot, Traffic, Uplink};

@@ -18,6 +18,7 @@ mod race;
 mod reauth;
 mod renewal;
 mod roaming;
+mod sizing;
 mod strands;
 mod stray;
 
@@ -45,6 +46,7 @@ pub use group::GroupInfo;
 use race::Race;
 use reauth::Reauth;
 use roaming::Roaming;
+use sizing::Sizing;
 use strands::Strands;
 
 /// A disconnect is over after this, whether the gateway hears of it or not.
@@ -147,10 +149,13 @@ pub struct Session {
     link: Option<u32>,
     roaming: Roaming,
     strands: Strands,
+    sizing: Sizing,
     backoff: Backoff,
     refusals: u32,
     /// When gateways sent us elsewhere.
     redirects: Vec<Instant>,
+    /// Other connections show the same face to gateways.
+    others: bool,
     /// The last gateway has nothing of ours left, by its own word.
     clean: bool,
     inner: Option<InnerSettings>,
@@ -185,9 +190,11 @@ impl Session {
             was_up: false,
             link: None,
             roaming: Roaming::default(),
+            sizing: Sizing::default(),
             backoff: Backoff::default(),
             refusals: 0,
             redirects: Vec::new(),
+            others: false,
             clean: false,
             inner: None,
             error: None,
@@ -199,6 +206,15 @@ impl Session {
             told_at: None,
             transmits: VecDeque::new(),
             commands: VecDeque::new(),
+        }
+    }
+
+    /// Whether there are, or are about to be, other IKE_SAs with the same identity from this machine. Then the gateway is not
+    /// told that this is the only one: it would end the others (INITIAL_CONTACT, RFC 7296 section 2.4).
+    pub fn set_others(&mut self, others: bool) {
+        self.others = others;
+        if let (true, State::Racing(race)) = (others, &mut self.state) {
+            race.others_are_up();
         }
     }
 
@@ -357,6 +373,7 @@ impl Session {
         self.reauth_timeout(now, rng);
         self.group_timeout(now);
         self.strands_timeout(now, rng);
+        self.sizing_timeout(now, rng);
         match &mut self.state {
             State::Racing(_) => self.race_timeout(now, rng),
             State::Connected(_) => self.connected_timeout(now, rng),
@@ -398,7 +415,7 @@ impl Session {
             State::Idle | State::Offline | State::AskingCredential | State::Failed => None,
         };
         let beside = [self.fading.poll_timeout(), self.reauth.poll_timeout(), self.group.poll_timeout()];
-        beside.into_iter().chain([own, self.strands_poll()]).flatten().min()
+        beside.into_iter().chain([own, self.strands_poll(), self.sizing_poll()]).flatten().min()
     }
 
     /// Where it stands.

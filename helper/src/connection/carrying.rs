@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ropewalk_datapath::{Carriage as Ways, Egress, Keepalive, Share};
+use ropewalk_esp::EspSuite;
 use ropewalk_ike::exchange::Path;
 use ropewalk_session::{Carriage, Lane, PathId, PathSnapshot};
 
+use super::links::Link;
 use super::tunnel::Tunnel;
 
 /// After copies have ended the gateway's may still come.
@@ -89,17 +91,12 @@ impl Tunnel {
         }
     }
 
-    /// What fits through every path in use; `None` while none is.
-    pub(super) fn narrowest(&self) -> Option<usize> {
-        let carriage = self.carrying.carriage.as_ref()?;
-        let fits = lanes(carriage).filter_map(|lane| {
+    /// The paths in use, and what seals the packets on each.
+    pub(super) fn in_use(&self) -> impl Iterator<Item = (&Lane, &Link, EspSuite)> {
+        self.carrying.carriage.iter().flat_map(lanes).filter_map(|lane| {
             let child = self.children.iter().find(|child| child.sa.spi_in == lane.spi_in)?;
-            let link = self.links.get(lane.path.link)?;
-            let suites = self.group.suites().chain([child.suite]);
-            let ipv6 = lane.path.remote.is_ipv6() || self.group.sends_ipv6();
-            suites.map(|suite| suite.inner_mtu(link.path_mtu, ipv6)).min()
-        });
-        fits.min()
+            Some((lane, self.links.get(lane.path.link)?, child.suite))
+        })
     }
 
     fn wants_copies(&self) -> bool {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ropewalk_datapath::{DataPath, Framing, SocketId};
 use ropewalk_ike::exchange::Path;
 use ropewalk_net::{DEFAULT_FWMARK, Family, PathSocket, RouteTo, Snapshot, open_path_socket};
+use ropewalk_session::PathSize;
 
 use crate::platform::Platform;
 
@@ -24,8 +25,19 @@ pub struct Link {
     pub interface: String,
     /// The kernel's number of that.
     pub index: u32,
-    /// What the path carries, in octets.
+    /// What its interface, or a route, says that the path carries, in octets.
     pub path_mtu: usize,
+    /// What was found out about that.
+    pub size: Option<PathSize>,
+}
+
+impl Link {
+    /// What the path carries, as far as can be known, and what it is not known not to carry.
+    #[must_use]
+    pub fn carries(&self) -> PathSize {
+        let all = PathSize { surely: self.path_mtu, perhaps: self.path_mtu };
+        self.size.unwrap_or(all)
+    }
 }
 
 /// How the system would go to the gateway now, compared with how the connection goes.
@@ -87,6 +99,7 @@ impl Links {
             interface: route.interface,
             index,
             path_mtu: usize::try_from(path_mtu).unwrap_or(1500),
+            size: None,
         });
         Ok((path, index))
     }
@@ -136,12 +149,11 @@ impl Links {
         self.carrying = links.collect();
     }
 
-    /// The path of a socket carries no packets above `mtu` octets. Whether it is one that carries.
-    pub fn path_mtu(&mut self, socket: SocketId, mtu: u16) -> bool {
-        let Some(link) = self.links.iter_mut().find(|link| link.socket == socket) else { return false };
-        link.path_mtu = usize::from(mtu);
-        let id = link.id;
-        self.carrying.contains(&id)
+    /// What was found out about the path of this socket.
+    pub fn sized(&mut self, id: u32, size: PathSize) {
+        if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
+            link.size = Some(size);
+        }
     }
 
     /// The links whose interface or address is not there any more.

@@ -8,6 +8,7 @@ mod carrying;
 mod diagnosis;
 mod group;
 mod links;
+mod mtu;
 mod networks;
 mod report;
 mod setup;
@@ -33,6 +34,7 @@ use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::engine::{Command, ConnectionContext, Outcome};
+use crate::neighbours::Membership;
 use crate::platform::Platform;
 use crate::sleep::Sleep;
 use diagnosis::Finding;
@@ -82,6 +84,8 @@ struct Connection {
     /// Why that is silent: asked for, and then known.
     finding: Option<Option<Finding>>,
     nap: clock::Nap,
+    /// With whom the identity is shared that the gateway must not take for ours alone.
+    membership: Option<Membership>,
 }
 
 /// Runs one connection to its end.
@@ -103,6 +107,10 @@ impl Connection {
         let log_keys = context.config.key_log_dir.is_some();
         let config =
             setup::session_config(&context.profile, &context.secrets, &context.credentials, log_keys)?;
+        let membership = config
+            .initiator
+            .initial_contact
+            .then(|| context.config.neighbours.join(config.initiator.local_id.body()));
         let (tunnel, events) = Tunnel::open(&context, platform.clone())?;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| {
@@ -129,6 +137,7 @@ impl Connection {
             tried: None,
             finding: None,
             nap: clock::Nap::default(),
+            membership,
         };
         Ok((connection, events, results))
     }
@@ -157,6 +166,7 @@ impl Connection {
         let mut next_hops = learning.as_ref().map(ropewalk_net::NextHops::watch);
         let mut told_to_end = false;
         self.tell_uplinks();
+        self.look_around();
         self.session.connect(clock::wall());
         loop {
             self.carry_out().await;
@@ -214,6 +224,7 @@ impl Connection {
                 }
                 () = alarm.wait_until(next) => {}
             }
+            self.look_around();
             self.notice_sleep();
             self.look_into_silence();
             if self.networks.len() > 1 && clock::now() >= self.ask_what_costs_at {
@@ -280,6 +291,11 @@ impl Connection {
         }
     }
 
+    /// Whether other connections log in with the same identity.
+    fn look_around(&mut self) {
+        self.session.set_others(self.membership.as_ref().is_some_and(Membership::has_others));
+    }
+
     /// Sends what the session wants sent, then does what it wants done, until it wants nothing.
     async fn carry_out(&mut self) {
         loop {
@@ -314,7 +330,13 @@ impl Connection {
                     tracing::error!(%error, "the CHILD_SA cannot be installed");
                 }
             }
-            Wish::Carry(carriage) => self.tunnel.carry(carriage),
+            Wish::Carry(carriage) => {
+                self.tunnel.carry(carriage);
+                for (path, bounds) in self.tunnel.sizes_wanted() {
+                    self.session.size_wanted(clock::now(), path, bounds, &mut self.rng);
+                }
+            }
+            Wish::PathSize { link, size } => self.tunnel.path_size(link, size),
             Wish::RemoveChild(spi_in) => self.tunnel.remove(spi_in),
             Wish::Group(action) => self.tunnel.group(action),
             Wish::ConfigureTunnel(settings) => {
@@ -404,6 +426,8 @@ impl Connection {
 
     fn pump_events(&mut self, events: &mut EventReceiver) {
         let now = clock::now();
+        // The next message may carry our identity.
+        self.look_around();
         while let Some(event) = events.try_recv() {
             match event {
                 Event::Ike(datagram) => {
@@ -419,7 +443,11 @@ impl Connection {
                 }
                 Event::PathMtu { socket, remote, mtu } => {
                     self.changed = true;
-                    self.tunnel.path_mtu(now, socket, remote, mtu);
+                    if !self.tunnel.group_path_mtu(now, socket, remote, mtu)
+                        && let Some(link) = self.tunnel.links().of_socket(socket)
+                    {
+                        self.session.size_hint(now, link, mtu.into(), &mut self.rng);
+                    }
                 }
                 Event::SocketError { socket, errno, remote } => {
                     tracing::debug!(errno, ?remote, "the socket reports an error");

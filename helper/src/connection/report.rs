@@ -61,7 +61,9 @@ impl Shown {
         context.status.update(|status| {
             fill(status, state, snapshot, (tunnel, networks));
             status.ike = ike;
-            status.error = snapshot.error.as_ref().map(|error| error_info(error, finding));
+            let error = snapshot.error.as_ref().map(|error| error_info(error, finding));
+            let narrow = || tunnel.too_narrow().filter(|_| state == State::Connected);
+            status.error = error.or_else(narrow);
         });
     }
 

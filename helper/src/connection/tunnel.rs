@@ -10,7 +10,7 @@ use ropewalk_datapath::{
     Config as PumpConfig, DataPath, DeviceId, EventReceiver, InboundHandle, InboundSpec, OutboundHandle,
     Selector, SocketId, TunFd,
 };
-use ropewalk_esp::{EspSuite, InboundSa, OutboundSa};
+use ropewalk_esp::{EspSuite, InboundSa, OutboundSa, SequenceCounter};
 use ropewalk_ike::exchange::child::{ChildSa, Mode};
 use ropewalk_ike::exchange::{Path, Transmit};
 use ropewalk_ike::time::Instant;
@@ -23,13 +23,9 @@ use ropewalk_session::{InnerSettings, Traffic};
 use super::carrying::Carrying;
 use super::group::Group;
 use super::links::Links;
+use super::mtu::{IPV6_MINIMUM, device_mtu};
 use crate::engine::{ConnectionContext, EngineConfig};
 use crate::platform::Platform;
-
-/// The largest inner packet offered to the system: room for a tunnel or PPPoE on the way outside.
-const LARGEST_INNER_MTU: usize = 1400;
-/// IPv6 works with no less (RFC 8200 section 5).
-const SMALLEST_INNER_MTU: usize = 1280;
 
 /// Why a CHILD_SA, or an SA of the group, cannot be installed.
 #[derive(Debug, thiserror::Error)]
@@ -71,17 +67,17 @@ pub struct Configured {
 
 /// One connection's share of the system.
 pub struct Tunnel {
-    device: Option<TunDevice>,
+    pub(super) device: Option<TunDevice>,
     pub(super) pump: Option<DataPath>,
     platform: Arc<Platform>,
     pub(super) links: Links,
     pub(super) children: Vec<Installed>,
     pub(super) sending: Option<u32>,
     pub(super) carrying: Carrying,
-    configured: Option<Configured>,
-    wanted: Option<TunnelConfig>,
+    pub(super) configured: Option<Configured>,
+    pub(super) wanted: Option<TunnelConfig>,
     pub(super) keepalive: Duration,
-    fixed_mtu: u16,
+    pub(super) fixed_mtu: u16,
     retired_in: (u64, u64),
     retired_out: (u64, u64),
     pub(super) group: Group,
@@ -106,11 +102,7 @@ impl Tunnel {
         platform.set_routed(device.index(), is_routed(&context.profile));
         let fd = device.try_clone_fd().map_err(|error| explain("open the tunnel device", &error))?;
         let tun = TunFd { fd, vnet_hdr: device.vnet_hdr() };
-        let config = PumpConfig {
-            inner_mtu: u16::try_from(SMALLEST_INNER_MTU).unwrap_or(1280),
-            offloads,
-            ..PumpConfig::default()
-        };
+        let config = PumpConfig { inner_mtu: IPV6_MINIMUM, offloads, ..PumpConfig::default() };
         let (pump, events) = DataPath::start(tun, config).map_err(|error| {
             ErrorInfo::new(ErrorCode::Failed, format!("the packet pump cannot start: {error}"), "")
         })?;
@@ -198,7 +190,9 @@ impl Tunnel {
         if let (Some(folder), Some(link)) = (&config.key_log_dir, self.links.current()) {
             ropewalk_keylog::child(folder, &child, link.path);
         }
-        self.children.push(Installed { sa: child, inbound, outbound: OutboundHandle::new(outbound), suite });
+        let sequence = SequenceCounter::starting_after(config.esp_sequence, esn);
+        let outbound = OutboundHandle::with_sequence(outbound, sequence);
+        self.children.push(Installed { sa: child, inbound, outbound, suite });
         self.group_surrounded();
         Ok(())
     }
@@ -262,7 +256,7 @@ impl Tunnel {
             addresses: addresses.clone(),
             routes: routes.clone(),
             exclude: profile.tunnel.exclude.clone(),
-            mtu: mtu.into(),
+            mtu: device_mtu(mtu, &addresses).into(),
             dns: DnsConfig { servers: servers.clone(), domains: domains.clone() },
             routed,
             ..TunnelConfig::new(device.device_ref())
@@ -275,41 +269,11 @@ impl Tunnel {
                 .await
                 .map_err(|error| explain("configure the tunnel", &error))?,
         };
-        if let Some(pump) = &self.pump {
-            pump.set_inner_mtu(mtu);
-        }
         self.wanted = Some(config);
         self.configured =
             Some(Configured { addresses, routes, dns_servers: servers, dns_domains: domains, mtu, applied });
+        self.fit_mtu();
         Ok(())
-    }
-
-    /// The way by this socket carries no packets above `mtu` octets.
-    pub fn path_mtu(&mut self, now: Instant, socket: SocketId, remote: SocketAddr, mtu: u16) {
-        if self.group_path_mtu(now, socket, remote, mtu) {
-            return;
-        }
-        if self.links.path_mtu(socket, mtu) {
-            tracing::info!(path = mtu, inner = self.inner_mtu(), "the path MTU changed");
-            self.fit_mtu();
-        }
-    }
-
-    /// What the narrowest path in use carries is what the tunnel carries.
-    pub(super) fn fit_mtu(&mut self) {
-        let inner = self.inner_mtu();
-        if let Some(pump) = &self.pump {
-            pump.set_inner_mtu(inner);
-        }
-        let routed = self.wanted.as_ref().is_some_and(|wanted| wanted.routed);
-        if let Some(device) = self.device.as_ref().filter(|_| routed)
-            && let Err(error) = device.set_mtu(inner.into())
-        {
-            tracing::warn!(%error, "the device keeps its MTU");
-        }
-        if let Some(configured) = &mut self.configured {
-            configured.mtu = inner;
-        }
     }
 
     /// Undoes what [`Self::configure`] did; the device stays until [`Self::close`].
@@ -385,17 +349,6 @@ impl Tunnel {
     #[must_use]
     pub fn retired(&self) -> ((u64, u64), (u64, u64)) {
         (self.retired_in, self.retired_out)
-    }
-
-    pub(super) fn inner_mtu(&self) -> u16 {
-        if self.fixed_mtu != 0 {
-            return self.fixed_mtu;
-        }
-        let fits = self.narrowest().unwrap_or_else(|| match (self.links.current(), self.children.last()) {
-            (Some(link), Some(child)) => child.suite.inner_mtu(link.path_mtu, link.path.remote.is_ipv6()),
-            _ => SMALLEST_INNER_MTU,
-        });
-        u16::try_from(fits.clamp(SMALLEST_INNER_MTU, LARGEST_INNER_MTU)).unwrap_or(1280)
     }
 }
 

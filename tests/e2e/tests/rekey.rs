@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use ropewalk_e2e::{
-    AuthKind, Client, Credentials, Gateway, GatewayKind, Offer, PATIENCE, ProfileText, in_lab,
+    AuthKind, Client, ClientOptions, Credentials, Gateway, GatewayKind, Offer, PATIENCE, ProfileText, in_lab,
 };
 use ropewalk_lab::{Lab, Namespace, Site, SiteOptions, Swan, site::GATEWAY_V4, until};
 use serde_json::Value;
@@ -110,11 +110,21 @@ struct Up {
 
 impl Up {
     fn new(lab: &Lab, kind: AuthKind, esp: &str, timing: &str, reauth: u32) -> Result<Self> {
+        Self::started(lab, ClientOptions::default(), kind, (esp, timing), reauth)
+    }
+
+    fn started(
+        lab: &Lab,
+        options: ClientOptions,
+        kind: AuthKind,
+        (esp, timing): (&str, &str),
+        reauth: u32,
+    ) -> Result<Self> {
         let site = Site::new(lab, SiteOptions::default())?;
         let credentials = Credentials::new(kind)?;
         let offer = Offer { esp: Some(esp.to_owned()), reauth, ..Offer::new(kind) };
         let gateway = Gateway::start(GatewayKind::StrongSwan, &site, &offer, &credentials)?;
-        let client = Client::start(&site.client)?;
+        let client = Client::start_with(&site.client, options)?;
         let mut profile = ProfileText::new(kind, &credentials, &GATEWAY_V4.to_string());
         profile.timing = timing.to_owned();
         profile.esp = Some(esp.to_owned());
@@ -243,6 +253,26 @@ fn a_limit_of_octets_renews_the_child_again_and_again_and_traffic_does_not_notic
             }
             Ok(())
         })?;
+        up.at_rest()
+    })
+}
+
+#[test]
+fn sequence_numbers_that_run_low_renew_the_child_and_traffic_does_not_notice() -> Result<()> {
+    in_lab(|lab| {
+        // A thousand packets before three quarters of 32 bits are used, in each CHILD_SA anew.
+        let begin = u64::from(u32::MAX) / 4 * 3 - 1000;
+        let arguments = vec!["--esp-sequence".to_owned(), begin.to_string()];
+        let options = ClientOptions { arguments, ..ClientOptions::default() };
+        let up = Up::started(lab, options, AuthKind::Psk, ("aes256gcm16", ""), 0)?;
+        up.unnoticed(|| {
+            for _ in 0..2 {
+                let child = up.client.status_at(CHILD)?;
+                up.changes(CHILD, &child, PATIENCE)?;
+            }
+            Ok(())
+        })?;
+        ensure!(up.client.helper_log().contains("sequence numbers run low"), "something else renewed it");
         up.at_rest()
     })
 }

@@ -10,12 +10,18 @@ use ropewalk_ike::multi_point::group_sa::GroupSa;
 use ropewalk_ike::multi_point::rollover::Action;
 use ropewalk_ike::time::{Instant, UnixTime};
 use ropewalk_session::{
-    Carriage, Command, CredentialReason, InnerSettings, Phase, Session, SessionConfig, Traffic, Uplink,
+    Bounds, Carriage, Command, CredentialReason, InnerSettings, PathSize, Phase, Session, SessionConfig,
+    Traffic, Uplink,
 };
 use zeroize::Zeroizing;
 
 use crate::network::{Datagram, Network};
 use crate::setup::CLIENT_V6;
+
+/// What a data path asks for: 1280 and 1400 octets inside with AES-GCM.
+pub const SIZES: Bounds = Bounds { least: 576, usual: 1344, most: 1464 };
+/// The same by IPv6.
+pub const SIZES_V6: Bounds = Bounds { least: 1280, usual: 1364, most: 1484 };
 
 /// A network of the client's machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +61,8 @@ pub struct SimClient {
     pub carriage: Option<Carriage>,
     /// What its CHILD_SAs have carried, by our SPIs.
     pub counters: BTreeMap<u32, Traffic>,
+    /// What the paths of its sockets carry, as far as it knows.
+    pub sizes: BTreeMap<u32, PathSize>,
     /// Its own addresses at the moment; none is no network.
     addresses: Vec<IpAddr>,
     uplinks: Vec<SimUplink>,
@@ -82,6 +90,7 @@ impl SimClient {
             names: Vec::new(),
             carriage: None,
             counters: BTreeMap::new(),
+            sizes: BTreeMap::new(),
             addresses: vec![address, CLIENT_V6],
             uplinks: Vec::new(),
             gateways,
@@ -242,11 +251,25 @@ impl SimClient {
                 self.opened += 1;
                 self.session.path_opened(now, Path { link, local, remote }, index, rng);
             }
-            Command::ClosePath(closed) => self.links.retain(|(link, ..)| *link != closed),
+            Command::ClosePath(closed) => {
+                self.links.retain(|(link, ..)| *link != closed);
+                self.sizes.remove(&closed);
+            }
             Command::InstallChild(child) => self.children.push(*child),
             Command::Carry(carriage) => {
                 self.egress = Some((carriage.carrying.spi_in, carriage.carrying.path));
                 self.carriage = Some(carriage);
+                let lanes = self.carriage.iter().flat_map(|carriage| {
+                    std::iter::once(carriage.carrying).chain(carriage.shares.iter().map(|(lane, _)| *lane))
+                });
+                let paths: Vec<Path> = lanes.map(|lane| lane.path).collect();
+                for path in paths {
+                    let bounds = if path.remote.is_ipv4() { SIZES } else { SIZES_V6 };
+                    self.session.size_wanted(now, path, bounds, rng);
+                }
+            }
+            Command::PathSize { link, size } => {
+                self.sizes.insert(link, size);
             }
             Command::RemoveChild(spi_in) => {
                 self.children.retain(|child| child.spi_in != spi_in);

@@ -63,6 +63,8 @@ pub struct Network {
     pub ways: BTreeMap<(IpAddr, IpAddr), WayFaults>,
     /// Datagrams with more octets than this do not arrive.
     pub largest: Option<usize>,
+    /// The same for what the client sends.
+    pub largest_from_client: Option<usize>,
     in_flight: BTreeMap<(Instant, u64), Datagram>,
     sequence: u64,
     datagrams: u64,
@@ -89,6 +91,7 @@ impl Network {
             cut: false,
             ways: BTreeMap::new(),
             largest: None,
+            largest_from_client: None,
             in_flight: BTreeMap::new(),
             sequence: 0,
             datagrams: 0,
@@ -170,6 +173,9 @@ impl Network {
 
     /// Sends a datagram from the client's side.
     pub fn send_from_client(&mut self, now: Instant, mut datagram: Datagram, rng: &mut ChaCha20Rng) {
+        if self.largest_from_client.is_some_and(|largest| datagram.bytes.len() > largest) {
+            return;
+        }
         if let Some(mappings) = self.nat.as_mut().filter(|_| datagram.source.is_ipv4()) {
             let next = self.next_port;
             let public = mappings.entry(datagram.source).or_insert_with(|| (NAT_ADDRESS, next).into());

@@ -278,6 +278,28 @@ fn a_client_that_lost_its_memory_replaces_its_old_ike_sa() {
     assert_eq!(world.gateway.as_ref().unwrap().clients().len(), 1, "INITIAL_CONTACT");
 }
 
+#[test]
+fn a_client_with_others_of_its_identity_does_not_claim_to_be_the_only_one() {
+    for late in [false, true] {
+        let mut setup = Setup::new(Auth::Psk);
+        setup.gateway.unique = false;
+        setup.gateway.dpd = None;
+        let config = setup.client.clone();
+        let mut world = World::new(setup, Faults::default(), 101);
+        world.connect();
+        assert!(world.run_to(Phase::Connected, SOON));
+        let mut other = Session::new(config);
+        other.set_others(!late);
+        world.client.session = other;
+        world.connect();
+        // Also when the other one comes while IKE_SA_INIT is under way.
+        world.client.session.set_others(true);
+        assert!(world.run_to(Phase::Connected, SOON));
+        world.run_for(SOON);
+        assert_eq!(world.gateway.as_ref().unwrap().clients().len(), 2, "late: {late}");
+    }
+}
+
 /// What the client sends in the next second, and how many of it are in the clear.
 fn sent_in_a_second(world: &mut World) -> (usize, usize) {
     let before = world.network.recorded().len();

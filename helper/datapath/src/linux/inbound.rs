@@ -527,7 +527,7 @@ impl Inbound {
             ip.tos = tos;
         }
         if self.shared.config.clamp_mss {
-            mss::clamp(inner, &ip, usize::from(entry.port.inner_mtu()), false);
+            mss::clamp(inner, &ip, usize::from(entry.port.segment_mtu()), false);
         }
         entry.counters.add(1, inner.len() as u64);
         let port = (!Arc::ptr_eq(&entry.port, &self.port)).then(|| Arc::clone(&entry.port));

@@ -144,7 +144,8 @@ impl Sender {
             return Some(());
         }
         if self.shared.config.clamp_mss {
-            mss::clamp(packet, &ip, usize::from(mtu), vnet.checksum.is_some());
+            let segments = self.port.segment_mtu();
+            mss::clamp(packet, &ip, usize::from(segments), vnet.checksum.is_some());
         }
         let (way, copies) = ways.choose(&self.clock, &ip, packet, longest);
         let (way, copies) = (Arc::clone(way), copies.cloned());

@@ -259,9 +259,9 @@ impl Pump {
         self.shared.command(Command::ExpectCopies(expected));
     }
 
-    pub(crate) fn set_inner_mtu(&self, device: DeviceId, mtu: u16) {
+    pub(crate) fn set_inner_mtu(&self, device: DeviceId, mtu: u16, segments: u16) {
         if let Ok(port) = self.port(device) {
-            port.set_inner_mtu(mtu);
+            port.set_inner_mtu(mtu, segments);
         }
     }
 

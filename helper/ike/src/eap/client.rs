@@ -43,10 +43,15 @@ pub struct EapFailure {
     pub code: Option<u32>,
     /// The server's message for the user, when there was one; control characters are gone.
     pub message: Option<String>,
+    /// The type of the method that the server wanted and this client does not speak, when that was how it went.
+    pub wanted: Option<u8>,
 }
 
 impl EapFailure {
     const fn sentence(&self) -> &'static str {
+        if self.wanted.is_some() {
+            return "the gateway wants another way to log in";
+        }
         match self.code {
             Some(646) => "this account may not log in at this time of day",
             Some(647) => "this account is disabled",
@@ -64,6 +69,8 @@ pub struct EapClient {
     nt_hash: Zeroizing<[u8; 16]>,
     state: State,
     requests: u32,
+    /// The method that was declined last.
+    declined: Option<u8>,
 }
 
 enum State {
@@ -101,6 +108,7 @@ impl EapClient {
             nt_hash: mschapv2::nt_password_hash(password),
             state: State::Idle,
             requests: 0,
+            declined: None,
         }
     }
 
@@ -134,7 +142,11 @@ impl EapClient {
             },
             EapCode::Failure => match state {
                 State::Refused(failure) => Ok(EapStep::Failure(failure)),
-                State::Idle | State::Responded { .. } | State::Verified { .. } | State::Ended => {
+                // No password was asked for: it ended with the method.
+                State::Idle => {
+                    Ok(EapStep::Failure(EapFailure { wanted: self.declined, ..EapFailure::default() }))
+                }
+                State::Responded { .. } | State::Verified { .. } | State::Ended => {
                     Ok(EapStep::Failure(EapFailure::default()))
                 }
             },
@@ -165,6 +177,7 @@ impl EapClient {
             (TYPE_NAK, _) => Err(EapError::UnexpectedType(kind)),
             (_, State::Idle) => {
                 self.state = State::Idle;
+                self.declined = Some(kind);
                 Ok(EapStep::Reply(EapPacket::response(identifier, TYPE_NAK, &[TYPE_MSCHAPV2]).emit()))
             }
             (_, State::Responded { .. } | State::Verified { .. } | State::Refused(_) | State::Ended) => {
@@ -247,7 +260,7 @@ fn failure_of(message: &[u8]) -> EapFailure {
     };
     let code = fields.split_ascii_whitespace().find_map(|field| field.strip_prefix("E=")?.parse().ok());
     let message = message.map(|text| text.chars().filter(|c| !c.is_control()).take(200).collect::<String>());
-    EapFailure { code, message: message.filter(|text| !text.is_empty()) }
+    EapFailure { code, message: message.filter(|text| !text.is_empty()), wanted: None }
 }
 
 #[cfg(test)]

@@ -209,7 +209,7 @@ fn a_wrong_password_tells_the_servers_code_and_message() {
             other => panic!("failure, not {other:?}"),
         }
     }
-    let sentence = |code| EapFailure { code, message: None }.to_string();
+    let sentence = |code| EapFailure { code, message: None, wanted: None }.to_string();
     assert_eq!(sentence(Some(691)), "the gateway refused the user name or password");
     assert_eq!(sentence(Some(648)), "the password has expired");
 }
@@ -219,7 +219,7 @@ fn eap_failure_at_any_time_is_a_refusal() {
     for mut client in [client(), responded().0] {
         assert!(matches!(
             client.handle(&EapPacket::failure(9).emit(), &mut rng()),
-            Ok(EapStep::Failure(EapFailure { code: None, message: None }))
+            Ok(EapStep::Failure(EapFailure { code: None, message: None, wanted: None }))
         ));
     }
 }

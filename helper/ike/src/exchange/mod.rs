@@ -6,6 +6,7 @@
 //! - [`liveness`]: is the peer still there?
 //! - [`inner`]: inner addresses for one more path.
 //! - [`probe`]: is the path alive?
+//! - [`path_size`]: how large datagrams may be.
 //! - [`mobike`]: ends that move.
 //! - [`lifetime`], `renewal`: when it and its CHILD_SAs are renewed, and how old ones go.
 //! - `rekey_child`, [`rekey_ike`]: how they are renewed.
@@ -29,6 +30,7 @@ pub mod lifetime;
 pub mod liveness;
 pub mod mobike;
 pub mod nat;
+pub mod path_size;
 pub mod probe;
 pub mod protect;
 mod rekey_child;

@@ -15,8 +15,25 @@ use crate::wire::{Header, Payload, emit_payloads, parse_payloads};
 /// For IPv4 it recommends 576, and allows what is appropriate: a path that carries less than 1280 does not carry the
 /// tunnel's packets either, and fewer fragments get lost more seldom.
 pub(super) const SAFE_DATAGRAM: usize = 1280;
+/// What every path carries by IPv4 (RFC 7383 section 2.5.1): the size of pieces after larger ones were not answered.
+const SMALLEST_IPV4: usize = 576;
 /// UDP header and non-ESP marker.
 const UDP_OVERHEAD: usize = 8 + 4;
+
+/// A request to send, and the same for when it is not answered.
+#[derive(Debug, Default)]
+pub struct Sealed {
+    /// One datagram, or its fragments.
+    pub datagrams: Vec<Vec<u8>>,
+    /// The same in more and smaller fragments, where that is possible and makes a difference.
+    pub smaller: Option<Vec<Vec<u8>>>,
+}
+
+/// Octets around a message on its way along `path`: IP and UDP headers and the non-ESP marker.
+pub(super) const fn overhead(path: Path) -> usize {
+    let ip_header = if path.remote.is_ipv4() { 20 } else { 40 };
+    ip_header + UDP_OVERHEAD
+}
 
 /// A message's decrypted content.
 pub struct Opened {
@@ -75,14 +92,52 @@ impl Protection {
         path: Path,
         rng: &mut dyn CryptoRng,
     ) -> Result<Vec<Vec<u8>>, CryptoError> {
+        let room = if fragment { SAFE_DATAGRAM - overhead(path) } else { usize::MAX };
+        self.seal_within(room, header, payloads, rng)
+    }
+
+    /// A request; with `fragment` it may go in pieces, and in smaller ones when it is not answered.
+    ///
+    /// # Errors
+    /// The message cannot be encrypted.
+    pub fn seal_request(
+        &mut self,
+        header: Header,
+        payloads: &[Payload],
+        fragment: bool,
+        path: Path,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Sealed, CryptoError> {
+        let datagrams = self.seal(header, payloads, fragment, path, rng)?;
+        let smallest = if path.remote.is_ipv4() { SMALLEST_IPV4 } else { SAFE_DATAGRAM };
+        let room = smallest - overhead(path);
+        let smaller = if fragment && datagrams.iter().any(|datagram| datagram.len() > room) {
+            Some(self.seal_within(room, header, payloads, rng)?)
+        } else {
+            None
+        };
+        Ok(Sealed { datagrams, smaller })
+    }
+
+    /// Octets of a whole message whose payloads have `content` octets.
+    pub(super) fn message_len(&self, header: &Header, content: usize) -> usize {
+        let body = self.outbound.suite().sealed_len(content);
+        emit_prefix(header, EncryptedKind::Sk, 0, body).len() + body
+    }
+
+    fn seal_within(
+        &mut self,
+        room: usize,
+        header: Header,
+        payloads: &[Payload],
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Vec<Vec<u8>>, CryptoError> {
         let (first_inner, content) = emit_payloads(payloads);
         let content = Zeroizing::new(content);
         let suite = self.outbound.suite();
-        let ip_header = if path.remote.is_ipv4() { 20 } else { 40 };
-        let room = SAFE_DATAGRAM - ip_header - UDP_OVERHEAD;
         let body = suite.sealed_len(content.len());
         let whole = emit_prefix(&header, EncryptedKind::Sk, first_inner, body);
-        if !fragment || whole.len() + body <= room {
+        if whole.len() + body <= room {
             return Ok(vec![self.outbound.seal_message(rng, whole, &content)?]);
         }
         let prefix = emit_prefix(&header, EncryptedKind::Skf { fragment_number: 1, total: 1 }, 0, 0).len();

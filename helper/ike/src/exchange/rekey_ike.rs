@@ -176,7 +176,7 @@ impl IkeSa {
             // What a move comes to belongs to the IKE_SA that it was asked on.
             Task::DeleteChildren(_) | Task::CreateChild(_) | Task::DeleteIke | Task::Mobike(_) => true,
             Task::RekeyIke(pending) => pending.rival.is_some(),
-            Task::Liveness | Task::Inform(_) | Task::Switch(_) => false,
+            Task::Liveness | Task::Inform(_) | Task::Switch(_) | Task::Size(_) => false,
         });
         if busy || self.is_closing() {
             return Err(Refusal::plain(NotifyType::TemporaryFailure));

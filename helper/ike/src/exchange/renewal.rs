@@ -309,7 +309,8 @@ impl IkeSa {
                 | Task::CreateChild(_)
                 | Task::Mobike(_)
                 | Task::Inform(_)
-                | Task::Switch(_) => heir.tasks.push_back(task),
+                | Task::Switch(_)
+                | Task::Size(_) => heir.tasks.push_back(task),
                 Task::RekeyIke(pending) if pending.keep.is_some() => {
                     heir.tasks.push_back(Task::RekeyIke(pending));
                 }

@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use crate::time::Instant;
 
+/// From this repetition on a request goes in smaller pieces: one lost datagram says little, two in a row are mostly a path that
+/// carries less.
+pub const CUT_SMALLER: u32 = 2;
+
 /// How often and how long a request is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetransmitPolicy {
@@ -68,6 +72,12 @@ impl RetransmitPolicy {
         longest: Duration::from_millis(600),
         give_up: Duration::from_millis(2000),
     };
+    /// For a datagram of a certain size: the first wait is set by what is known of the round trip.
+    pub const SIZE: Self = Self {
+        first: Duration::from_millis(1000),
+        longest: Duration::from_secs(2),
+        give_up: Duration::from_secs(15),
+    };
     /// For the farewell: worth a few tries, not worth a wait.
     pub const FAREWELL: Self = Self {
         first: Duration::from_millis(300),
@@ -87,12 +97,23 @@ pub enum Due {
     GiveUp,
 }
 
+/// What is sent instead of a request that is not answered.
+#[derive(Debug)]
+enum Smaller {
+    /// From this repetition on the same message in smaller pieces.
+    Pieces(u32, Vec<Vec<u8>>),
+    /// Every other time, from the first repetition on, another message that leads to the same answer; or, in its turn, the
+    /// first one.
+    Instead(Vec<Vec<u8>>),
+}
+
 /// One request that waits for its answer.
 #[derive(Debug)]
 pub struct Outstanding {
     /// The Message ID of the request.
     pub message_id: u32,
     datagrams: Vec<Vec<u8>>,
+    smaller: Option<Smaller>,
     started: Instant,
     next: Instant,
     interval: Duration,
@@ -107,6 +128,7 @@ impl Outstanding {
         Self {
             message_id,
             datagrams,
+            smaller: None,
             started: now,
             next: now + policy.first,
             interval: policy.first,
@@ -115,7 +137,22 @@ impl Outstanding {
         }
     }
 
-    /// The datagrams, as first sent.
+    /// From this repetition on the same message goes in smaller pieces: what is not answered may have been too large for the
+    /// path (RFC 7383 section 2.5.2).
+    #[must_use]
+    pub fn cut_smaller(mut self, from: u32, pieces: Option<Vec<Vec<u8>>>) -> Self {
+        self.smaller = pieces.map(|pieces| Smaller::Pieces(from, pieces));
+        self
+    }
+
+    /// Every other time, from the first repetition on, this goes under the same Message ID.
+    #[must_use]
+    pub fn in_turn_with(mut self, other: Vec<Vec<u8>>) -> Self {
+        self.smaller = Some(Smaller::Instead(other));
+        self
+    }
+
+    /// The datagrams, as they are sent next.
     #[must_use]
     pub fn datagrams(&self) -> &[Vec<u8>] {
         &self.datagrams
@@ -142,6 +179,7 @@ impl Outstanding {
     /// Begins anew, as the request goes by another path, and with another policy if one is given.
     pub fn restart(&mut self, now: Instant, policy: Option<RetransmitPolicy>) {
         self.policy = policy.unwrap_or(self.policy);
+        self.shrink(self.resent + 1);
         self.started = now;
         self.next = now + self.policy.first;
         self.interval = self.policy.first;
@@ -150,6 +188,7 @@ impl Outstanding {
     /// It was sent once more out of turn.
     pub fn sent_again(&mut self) {
         self.resent += 1;
+        self.shrink(self.resent);
     }
 
     /// Is not given up before the policy's time from `now` on is over.
@@ -172,10 +211,21 @@ impl Outstanding {
         if now < self.next {
             return Due::NotYet;
         }
-        self.resent += 1;
+        self.sent_again();
         self.interval = (self.interval * 2).min(self.policy.longest);
         self.next = now + self.interval;
         Due::Resend
+    }
+
+    fn shrink(&mut self, repetition: u32) {
+        match self.smaller.take() {
+            Some(Smaller::Pieces(from, pieces)) if repetition >= from => self.datagrams = pieces,
+            Some(Smaller::Instead(other)) => {
+                let before = std::mem::replace(&mut self.datagrams, other);
+                self.smaller = Some(Smaller::Instead(before));
+            }
+            kept @ (Some(Smaller::Pieces(..)) | None) => self.smaller = kept,
+        }
     }
 }
 
@@ -269,6 +319,34 @@ mod tests {
         request.give_up_by(at(9000));
         assert_eq!(request.poll(at(3999)), Due::Resend);
         assert_eq!(request.poll(at(4000)), Due::GiveUp);
+    }
+
+    #[test]
+    fn what_is_not_answered_goes_in_smaller_pieces() {
+        let pieces = vec![vec![1], vec![2]];
+        let whole = || Outstanding::new(at(0), 0, vec![vec![9; 9]], RetransmitPolicy::INITIAL);
+        let mut request = whole().cut_smaller(2, Some(pieces.clone()));
+        assert_eq!(request.poll(at(500)), Due::Resend);
+        assert_eq!(request.datagrams(), [vec![9; 9]]);
+        assert_eq!(request.poll(at(1500)), Due::Resend);
+        assert_eq!(request.datagrams(), pieces);
+        assert_eq!(request.poll(at(3500)), Due::Resend);
+        assert_eq!(request.datagrams(), pieces, "never back to fewer of them");
+    }
+
+    #[test]
+    fn two_forms_of_a_request_go_in_turn() {
+        let (large, small) = (vec![vec![9; 9]], vec![vec![1]]);
+        let mut request = Outstanding::new(at(0), 0, large.clone(), RetransmitPolicy::INITIAL);
+        request = request.in_turn_with(small.clone());
+        assert_eq!(request.datagrams(), large);
+        assert_eq!(request.poll(at(500)), Due::Resend);
+        assert_eq!(request.datagrams(), small);
+        request.sent_again();
+        assert_eq!(request.datagrams(), large);
+        // By another path nothing is known of the first.
+        request.restart(at(100), None);
+        assert_eq!(request.datagrams(), small);
     }
 
     #[test]

@@ -28,6 +28,7 @@ use super::lifetime::Lifetimes;
 use super::liveness::Stall;
 use super::mobike::Mobility;
 use super::nat::NatSituation;
+use super::path_size::Sizing;
 use super::probe::Probing;
 use super::protect::{Opened, Protection};
 use super::renewal::Renewal;
@@ -109,7 +110,7 @@ pub struct IkeSa {
     pub(super) suite: ChosenIke,
     pub(super) prf: Prf,
     pub(super) sk_d: Zeroizing<Vec<u8>>,
-    protection: Protection,
+    pub(super) protection: Protection,
     next_request: u32,
     window: ResponseWindow,
     pub(super) features: Features,
@@ -124,6 +125,7 @@ pub struct IkeSa {
     pub(super) probing: Probing,
     /// Where a client that asks for inner addresses of its own gets them from.
     pub(super) inner_source: Option<Arc<dyn InnerSource>>,
+    pub(super) sizing: Sizing,
     pub(super) last_inbound: Instant,
     pub(super) stall: Stall,
     pub(super) tasks: VecDeque<Task>,
@@ -178,6 +180,7 @@ impl IkeSa {
             keep_old: KeepOld::new(params.keep_old),
             probing: Probing::default(),
             inner_source: None,
+            sizing: Sizing::default(),
             last_inbound: now,
             stall: Stall::default(),
             tasks: VecDeque::new(),

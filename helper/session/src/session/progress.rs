@@ -13,6 +13,7 @@ use ropewalk_ike::wire::GatewayName;
 
 use super::fading::Drained;
 use super::reauth::Reauth;
+use super::sizing::SizeAnswer;
 use super::strands::News;
 use super::{Session, State};
 use crate::command::{Command, CredentialReason, InnerSettings};
@@ -124,6 +125,7 @@ impl Session {
         let (mut closed, mut refused, mut lifetime, mut redirect) = (None, None, None, None);
         let (mut successors, mut moves, mut news) = (Vec::new(), Vec::new(), Vec::new());
         let (mut groups, mut refused_child, mut child_down) = (Vec::new(), None, false);
+        let mut sizes = Vec::new();
         while let Some(event) = sa.poll_event() {
             match event {
                 SaEvent::ChildUp { child, replaces } => {
@@ -147,6 +149,9 @@ impl Session {
                 SaEvent::Probed { by, rtt, since } => news.push(News::probed(by, rtt, since)),
                 SaEvent::Reported(report) => news.push(News::Reported(report)),
                 SaEvent::SwitchAsked(_) | SaEvent::SwitchAnswered { .. } | SaEvent::InnerGranted(_) => {}
+                SaEvent::SizeTested { path, octets, carried } => {
+                    sizes.push(SizeAnswer { path, octets, carried });
+                }
                 SaEvent::AuthLifetime(seconds) => lifetime = Some(seconds),
                 SaEvent::RekeyRefused(notify) => refused = Some((notify, false)),
                 SaEvent::IkeRekeyRefused(notify) => refused = Some((notify, true)),
@@ -189,6 +194,7 @@ impl Session {
         for event in &moves {
             self.roaming_event(now, event, rng);
         }
+        self.sizes_answered(now, sizes, rng);
         self.strand_news(now, first, news, rng);
         if self.strands.first() != first {
             // It does not carry any more, and its end is not the connection's.
@@ -241,8 +247,9 @@ impl Session {
         self.end_strands(now, rng);
         self.forget(&sa);
         sa.close(now, rng);
-        self.transmits.extend(std::iter::from_fn(|| sa.poll_transmit()));
-        self.close_path();
+        // What is under way has to be answered before the DELETE can go.
+        self.fading.add_leaving(*sa, self.link.take());
+        self.drain_fading();
         self.error = Some(Explanation::new(
             Cause::Failed,
             format!("The gateway sends its clients to {to}."),

@@ -101,6 +101,13 @@ pub(super) struct Race {
 }
 
 impl Race {
+    /// This is not the only IKE_SA with this identity.
+    pub(super) fn others_are_up(&mut self) {
+        for runner in &mut self.runners {
+            runner.initiator.is_not_alone();
+        }
+    }
+
     fn note(&mut self, error: Explanation) {
         // That a gateway said no is worth more than that another was silent.
         let known = self.error.as_ref().is_some_and(|known| known.cause != Cause::Unreachable);
@@ -184,7 +191,7 @@ impl Session {
         };
         let mut config = self.config.initiator.clone();
         config.wall_clock = self.wall_clock;
-        config.initial_contact &= !self.clean;
+        config.initial_contact &= !self.clean && !self.others;
         config.redirected_from.clone_from(&candidate.name.from);
         if self.config.identity_from_address {
             config.local_id = Identification::address(path.local.ip());
@@ -482,7 +489,14 @@ impl Session {
         }
         let by_password = matches!(self.config.initiator.auth, LocalAuth::EapMschapv2 { .. });
         match error {
-            HandshakeError::EapRefused(failure) if by_password && self.config.can_ask && !self.was_up => {
+            // Another password helps where that was what was refused.
+            HandshakeError::EapRefused(failure)
+                if by_password
+                    && self.config.can_ask
+                    && !self.was_up
+                    && failure.wanted.is_none()
+                    && !matches!(failure.code, Some(646 | 647 | 649)) =>
+            {
                 self.error = Some(explanation);
                 self.ask(CredentialReason::Refused(failure.message.clone()));
             }

@@ -4,6 +4,8 @@
 //! because it wants another key exchange method. The connection then lives on by logging in anew before the old SAs
 //! end: the first CHILD_SA of an IKE_SA has no key exchange of its own.
 
+use std::time::Duration;
+
 use rand_core::CryptoRng;
 use ropewalk_ike::time::Instant;
 use ropewalk_ike::wire::NotifyType;
@@ -12,6 +14,9 @@ use ropewalk_ike::wire::transform_id::GROUP_X25519;
 use super::{Session, State};
 use crate::explain::{Cause, Explanation, other_pfs};
 use crate::uplink::Traffic;
+
+/// A path that something was sent by so long ago is in use.
+const IN_USE: Duration = Duration::from_secs(5);
 
 impl Session {
     /// What a CHILD_SA has carried so far.
@@ -26,7 +31,11 @@ impl Session {
         if let Some(at) = traffic.last_out {
             sa.note_outbound(at);
         }
+        let unanswered = sa.stalled_since().is_some_and(|at| at <= now);
         sa.note_traffic(now, traffic.spi_in, traffic.received, traffic.sent);
+        if traffic.last_out.is_some_and(|at| now < at + IN_USE) {
+            self.size_in_use(now, unanswered);
+        }
         self.drain_sa(now, rng);
     }
 
@@ -69,6 +78,23 @@ impl Session {
 
     pub(super) fn ike_rekey_refused(&mut self, now: Instant, notify: NotifyType) {
         tracing::warn!(%notify, "the gateway refuses to renew the IKE_SA; logging in anew instead");
+        let proposals: Vec<String> =
+            self.config.initiator.ike_proposals.iter().map(ToString::to_string).collect();
+        let (cause, hint) = match notify {
+            NotifyType::NoProposalChosen | NotifyType::InvalidKePayload => (
+                Cause::NoProposal,
+                format!(
+                    "What was good for the login should be for this: ask the administrator which of {} the gateway \
+                     takes for a renewal, and set ike under [crypto] in the profile.",
+                    proposals.join(", ")
+                ),
+            ),
+            _ => (Cause::Failed, "Ask the administrator to look into the gateway's log.".to_owned()),
+        };
+        let message = format!(
+            "The gateway refuses to renew the keys of the connection ({notify}). Ropewalk logs in anew each time instead."
+        );
+        self.warning = Some(Explanation::new(cause, message, hint));
         self.hasten_reauth(now);
     }
 

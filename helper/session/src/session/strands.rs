@@ -135,6 +135,12 @@ impl Strands {
         self.others.values().map(|strand| IkeInfo::of(&strand.sa))
     }
 
+    /// The IKE_SA beside the one in the state that uses this socket.
+    pub(super) fn beside_by(&mut self, link: u32) -> Option<&mut IkeSa> {
+        let found = self.others.values_mut().find(|strand| strand.link == link);
+        found.map(|strand| &mut strand.sa)
+    }
+
     /// How many IKE_SAs there are beside the one in the state.
     pub(super) fn beside(&self) -> usize {
         self.others.len() + usize::from(self.growth.sa().is_some())

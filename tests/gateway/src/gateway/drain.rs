@@ -98,6 +98,7 @@ impl Gateway {
                 | SaEvent::Probed { .. }
                 | SaEvent::Reported(_)
                 | SaEvent::InnerGranted(_)
+                | SaEvent::SizeTested { .. }
                 | SaEvent::MoveRefused(_)
                 | SaEvent::Redirected(_)
                 | SaEvent::AuthLifetime(_) => {}

@@ -26,7 +26,7 @@ use crate::exchange::keep_old::{shortened_request, split_shortened};
 use crate::exchange::lifetime::auth_lifetime;
 use crate::exchange::mobike::Mobility;
 use crate::exchange::nat::NatSituation;
-use crate::exchange::protect::Protection;
+use crate::exchange::protect::{Protection, Sealed};
 use crate::exchange::rekey_ike::PendingIke;
 use crate::exchange::retransmit::ResponseWindow;
 use crate::exchange::sa::{Features, IkeSa, SaParams};
@@ -120,7 +120,7 @@ pub enum AuthStep {
         /// The next state.
         state: Box<AuthSent>,
         /// Its request.
-        datagrams: Vec<Vec<u8>>,
+        request: Sealed,
     },
     /// Done.
     Established(Box<Established>),
@@ -153,7 +153,7 @@ impl AuthSent {
         negotiated: Negotiated,
         config: &InitiatorConfig,
         rng: &mut dyn CryptoRng,
-    ) -> Result<(Self, Vec<Vec<u8>>), HandshakeError> {
+    ) -> Result<(Self, Sealed), HandshakeError> {
         let inputs = KeyInputs {
             nonce_i: &negotiated.nonce_i,
             nonce_r: &negotiated.nonce_r,
@@ -175,8 +175,8 @@ impl AuthSent {
         let mut state =
             Self { negotiated, keys, protection, child, further, awaiting, twins, gateway_id: None };
         let payloads = state.first_request(config)?;
-        let datagrams = state.seal(ExchangeType::IkeAuth, 1, &payloads, rng)?;
-        Ok((state, datagrams))
+        let request = state.seal(ExchangeType::IkeAuth, 1, &payloads, rng)?;
+        Ok((state, request))
     }
 
     /// The SPIs.
@@ -280,7 +280,7 @@ impl AuthSent {
                 self.awaiting = awaiting;
                 let message_id = header.message_id.saturating_add(1);
                 match self.seal(ExchangeType::IkeAuth, message_id, &request, rng) {
-                    Ok(datagrams) => AuthStep::Next { state: self, datagrams },
+                    Ok(request) => AuthStep::Next { state: self, request },
                     Err(error) => AuthStep::Failed { state: Some(self), error },
                 }
             }
@@ -296,7 +296,7 @@ impl AuthSent {
     pub fn goodbye(mut self, message_id: u32, path: Path, rng: &mut dyn CryptoRng) -> Vec<Vec<u8>> {
         self.negotiated.path = path;
         let delete = [Payload::Delete(Delete::ike())];
-        self.seal(ExchangeType::Informational, message_id, &delete, rng).unwrap_or_default()
+        self.seal(ExchangeType::Informational, message_id, &delete, rng).unwrap_or_default().datagrams
     }
 
     fn seal(
@@ -305,7 +305,7 @@ impl AuthSent {
         message_id: u32,
         payloads: &[Payload],
         rng: &mut dyn CryptoRng,
-    ) -> Result<Vec<Vec<u8>>, HandshakeError> {
+    ) -> Result<Sealed, HandshakeError> {
         let header = Header {
             spi_i: self.negotiated.spis.initiator,
             spi_r: self.negotiated.spis.responder,
@@ -315,7 +315,7 @@ impl AuthSent {
             message_id,
         };
         let fragment = self.negotiated.features.fragmentation;
-        Ok(self.protection.seal(header, payloads, fragment, self.negotiated.path, rng)?)
+        Ok(self.protection.seal_request(header, payloads, fragment, self.negotiated.path, rng)?)
     }
 
     /// What we sign.

@@ -102,6 +102,7 @@ impl Completing {
                 | SaEvent::Probed { .. }
                 | SaEvent::Reported(_)
                 | SaEvent::InnerGranted(_)
+                | SaEvent::SizeTested { .. }
                 | SaEvent::MoveRefused(_)
                 | SaEvent::PeerAddresses => {}
             }

@@ -25,7 +25,8 @@ use self::init::{Believed, InitSent, InitStep};
 pub use self::outcome::{Established, HandshakeError, InnerConfig};
 use super::config::InitiatorConfig;
 use super::protect::SAFE_DATAGRAM;
-use super::retransmit::{Due, Outstanding, RetransmitPolicy};
+use super::protect::Sealed;
+use super::retransmit::{CUT_SMALLER, Due, Outstanding, RetransmitPolicy};
 use super::{IkeSpis, Path, Transmit};
 use crate::error::PeerMisbehaved;
 use crate::proposal::ChosenIke;
@@ -192,6 +193,11 @@ impl Initiator {
     /// The end of the attempt, once.
     pub fn poll_outcome(&mut self) -> Option<Result<Box<Established>, HandshakeError>> {
         self.outcome.take()
+    }
+
+    /// There is another IKE_SA with our identity: what is sent from now on does not claim that there is none.
+    pub fn is_not_alone(&mut self) {
+        self.config.initial_contact = false;
     }
 
     /// When [`Self::handle_timeout`] wants to be called.
@@ -399,13 +405,13 @@ impl Initiator {
                 self.spoken = true;
                 self.tracks.insert(at, keep(state, outstanding));
             }
-            AuthStep::Next { state, datagrams } => {
+            AuthStep::Next { state, request } => {
                 self.spoken = true;
                 // Only a gateway that has proved itself asks for more: the other answers are not needed.
                 self.held.clear();
                 self.tracks.clear();
                 let message_id = outstanding.message_id.saturating_add(1);
-                let next = Outstanding::new(now, message_id, datagrams, RetransmitPolicy::AUTH);
+                let next = outstanding_auth(now, message_id, request);
                 self.tracks.push(keep(state, next));
                 self.send_track(0);
             }
@@ -499,10 +505,10 @@ impl Initiator {
         self.tried.push(negotiated.response.clone());
         let (spis, path, believed) = (negotiated.spis, negotiated.path, negotiated.believed);
         match AuthSent::begin(*negotiated, &self.config, rng) {
-            Ok((mut auth, datagrams)) => {
+            Ok((mut auth, request)) => {
                 let others = std::mem::take(&mut self.held).into_iter();
                 self.held = others.filter_map(|other| auth.offer_twin(other)).collect();
-                let outstanding = Outstanding::new(now, 1, datagrams, RetransmitPolicy::AUTH);
+                let outstanding = outstanding_auth(now, 1, request);
                 self.tracks.push(Track { auth: Box::new(auth), spis, path, believed, outstanding });
                 self.send_track(self.tracks.len() - 1);
             }
@@ -569,4 +575,10 @@ impl Initiator {
         let silence = HandshakeError::NoAnswer { after_init: self.first_answer.is_some() };
         self.outcome = Some(Err(error.unwrap_or(silence)));
     }
+}
+
+/// A request of IKE_AUTH on its way.
+fn outstanding_auth(now: Instant, message_id: u32, request: Sealed) -> Outstanding {
+    Outstanding::new(now, message_id, request.datagrams, RetransmitPolicy::AUTH)
+        .cut_smaller(CUT_SMALLER, request.smaller)
 }

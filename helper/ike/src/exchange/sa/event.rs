@@ -95,6 +95,15 @@ pub enum SaEvent {
     InnerGranted(InnerConfig),
     /// The gateway says what has arrived there by a CHILD_SA of ours.
     Reported(PathReport),
+    /// What was asked with [`IkeSa::test_size`] is answered.
+    SizeTested {
+        /// The path that was asked about.
+        path: Path,
+        /// The octets that were asked for.
+        octets: usize,
+        /// It carries them; else that is not known.
+        carried: bool,
+    },
     /// The peer does not let us move to the path that requests go by.
     MoveRefused(NotifyType),
     /// The peer's list of addresses is another one.

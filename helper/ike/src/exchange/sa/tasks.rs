@@ -32,6 +32,8 @@ pub(in crate::exchange) enum Task {
     Mobike(MobikeTask),
     /// How the path of this IKE_SA is to be used.
     Switch(SwitchNotice),
+    /// Does the path carry a datagram of so many octets?
+    Size(usize),
 }
 
 pub(in crate::exchange) struct InFlight {
@@ -43,6 +45,17 @@ pub(in crate::exchange) struct InFlight {
 }
 
 impl IkeSa {
+    pub(in crate::exchange) fn request_header(&self, exchange: ExchangeType) -> Header {
+        Header {
+            spi_i: self.spis.initiator,
+            spi_r: self.spis.responder,
+            next_payload: 0,
+            exchange,
+            flags: self.flags(false),
+            message_id: self.next_request,
+        }
+    }
+
     /// Sends the next request if none is under way.
     pub(in crate::exchange) fn start_next(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
         while self.in_flight.is_none() && !self.closed {
@@ -94,23 +107,24 @@ impl IkeSa {
                 Task::Switch(notice) => {
                     (ExchangeType::Informational, self.switch_request(*notice), RetransmitPolicy::SWITCH)
                 }
+                Task::Size(octets) => {
+                    let filler = self.size_request(*octets);
+                    (ExchangeType::Informational, vec![filler], self.size_policy())
+                }
                 Task::RekeyIke(pending) => (ExchangeType::CreateChildSa, pending.request(), patience),
             };
-            let header = Header {
-                spi_i: self.spis.initiator,
-                spi_r: self.spis.responder,
-                next_payload: 0,
-                exchange,
-                flags: self.flags(false),
-                message_id: self.next_request,
-            };
-            let fragments = self.features.fragmentation;
-            let Ok(datagrams) = self.protection.seal(header, &payloads, fragments, path, rng) else {
+            let header = self.request_header(exchange);
+            // A question about a size goes whole.
+            let fragment = self.features.fragmentation && !matches!(task, Task::Size(_));
+            let Ok(datagrams) = self.protection.seal(header, &payloads, fragment, path, rng) else {
                 tracing::warn!(%exchange, "a request could not be sealed and is dropped");
                 continue;
             };
             self.transmits.extend(datagrams.iter().cloned().map(|message| Transmit { path, message }));
             let mut outstanding = Outstanding::new(now, self.next_request, datagrams, policy);
+            if matches!(task, Task::Size(_)) {
+                outstanding = self.with_small_form(header, outstanding, rng);
+            }
             if matches!(task, Task::DeleteIke) {
                 self.bound_farewell(now, &mut outstanding);
             }
@@ -131,6 +145,7 @@ impl IkeSa {
             return Ok(());
         };
         self.probe_answered(now, &outstanding, rerouted, path);
+        self.size_answered(now, &task, &outstanding, (last, rerouted));
         let travelled = Travelled { path: last, rerouted, answer: path };
         let outcome = match opened.payloads() {
             Ok(payloads) => {
@@ -187,7 +202,7 @@ impl IkeSa {
                 self.finish(self.renewal.farewell());
                 Ok(())
             }
-            Task::Inform(_) => self.fatal_notify(payloads),
+            Task::Inform(_) | Task::Size(_) => self.fatal_notify(payloads),
             Task::Switch(notice) => self.finish_switch(notice, payloads),
             Task::CreateChild(_) | Task::RekeyIke(_) if exchange != ExchangeType::CreateChildSa => {
                 Err(PeerMisbehaved::WrongExchange { exchange })

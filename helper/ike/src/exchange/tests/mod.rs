@@ -15,6 +15,7 @@ mod keep_old_octets;
 mod misbehaviour;
 mod mobike;
 mod path_report;
+mod path_size;
 mod probe;
 mod rekey;
 mod rekey_child;

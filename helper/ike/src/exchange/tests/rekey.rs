@@ -126,6 +126,7 @@ impl End {
                 | SaEvent::PathWorks(_)
                 | SaEvent::PathFailed(_)
                 | SaEvent::Probed { .. }
+                | SaEvent::SizeTested { .. }
                 | SaEvent::MoveRefused(_)
                 | SaEvent::PeerAddresses
                 | SaEvent::Group(_)

@@ -11,6 +11,7 @@ use ropewalk_paths::PathId;
 
 use super::choice::News;
 use crate::command::{Command, Lane};
+use crate::session::sizing::SizeAnswer;
 use crate::session::{Session, State};
 
 impl Session {
@@ -89,7 +90,7 @@ impl Session {
         self.transmits.extend(std::iter::from_fn(|| strand.sa.poll_transmit()));
         let (mut closed, mut refused, mut lifetime, mut redirect) = (None, None, None, None);
         let (mut successors, mut news, mut lane) = (Vec::new(), Vec::new(), None);
-        let mut groups = Vec::new();
+        let (mut groups, mut sizes) = (Vec::new(), Vec::new());
         while let Some(event) = strand.sa.poll_event() {
             match event {
                 SaEvent::ChildUp { child, replaces: _ } => {
@@ -113,6 +114,9 @@ impl Session {
                 SaEvent::KeepRefused(notify) => news.push(News::KeepRefused(notify)),
                 SaEvent::Probed { by, rtt, since } => news.push(News::probed(by, rtt, since)),
                 SaEvent::Reported(report) => news.push(News::Reported(report)),
+                SaEvent::SizeTested { path, octets, carried } => {
+                    sizes.push(SizeAnswer { path, octets, carried });
+                }
                 SaEvent::Group(event) => groups.push(event),
                 SaEvent::AuthLifetime(seconds) => lifetime = Some(seconds),
                 SaEvent::RekeyRefused(notify) => refused = Some((notify, false)),
@@ -152,6 +156,7 @@ impl Session {
         if lifetime.is_some() {
             self.plan_reauth(now, lifetime);
         }
+        self.sizes_answered(now, sizes, rng);
         self.strand_news(now, id, news, rng);
         match closed {
             Some(CloseReason::PeerRestarted) => self.gateway_restarted(now, id, rng),

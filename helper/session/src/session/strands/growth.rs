@@ -406,6 +406,7 @@ impl Session {
                 | SaEvent::Group(_)
                 | SaEvent::Probed { .. }
                 | SaEvent::Reported(_)
+                | SaEvent::SizeTested { .. }
                 | SaEvent::PeerAddresses => {}
             }
         }
