@@ -2,7 +2,8 @@
 //!
 //! No kernel lets one process's clocks jump: a time namespace takes its offset before the first process enters. So a small
 //! library is put in front of the C library of the program under test; it moves what the program reads of that clock, and
-//! takes the same off the timers that the program sets by it. The real clocks stay alone.
+//! takes the same off the timers that the program sets by it. The wall clock can be made wrong from the
+//! start. The real clocks stay alone.
 
 use std::{
     fs::{self, File},
@@ -27,8 +28,11 @@ const LIBRARY: &str = r#"
 #include <unistd.h>
 
 static const volatile long long *ahead;
+static long long wall;
 
 __attribute__((constructor)) static void start(void) {
+    const char *wrong = getenv("WALL_CLOCK_AHEAD");
+    if (wrong) wall = atoll(wrong);
     const char *name = getenv("CLOCK_AHEAD");
     int file = name ? open(name, O_RDONLY | O_CLOEXEC) : -1;
     void *page = file < 0 ? MAP_FAILED : mmap(0, sizeof *ahead, PROT_READ, MAP_SHARED, file, 0);
@@ -39,6 +43,7 @@ __attribute__((constructor)) static void start(void) {
 int clock_gettime(clockid_t clock, struct timespec *time) {
     int result = syscall(SYS_clock_gettime, clock, time);
     if (result == 0 && clock == CLOCK_BOOTTIME && ahead) time->tv_sec += *ahead;
+    if (result == 0 && clock == CLOCK_REALTIME) time->tv_sec += wall;
     return result;
 }
 
@@ -79,6 +84,14 @@ impl BootClock {
     #[must_use]
     pub fn environment(&self) -> Vec<(String, PathBuf)> {
         vec![("LD_PRELOAD".to_owned(), self.library.clone()), ("CLOCK_AHEAD".to_owned(), self.ahead.clone())]
+    }
+
+    /// The same for a program whose wall clock is wrong by so many seconds.
+    #[must_use]
+    pub fn wrong_by(&self, seconds: i64) -> Vec<(String, PathBuf)> {
+        let mut environment = self.environment();
+        environment.push(("WALL_CLOCK_AHEAD".to_owned(), seconds.to_string().into()));
+        environment
     }
 
     /// From now on the clock is so far ahead.

@@ -165,6 +165,8 @@ pub struct Offer {
     pub reauth: u32,
     /// strongSwan speaks IKE fragmentation (RFC 7383).
     pub fragmentation: bool,
+    /// The EAP method by which strongSwan wants its users to log in.
+    pub eap_method: &'static str,
     /// Further lines of the reference gateway's `[options]`.
     pub options: String,
 }
@@ -186,6 +188,7 @@ impl Offer {
             childless: Childless::Allow,
             reauth: 0,
             fragmentation: true,
+            eap_method: "eap-mschapv2",
             options: String::new(),
         }
     }
@@ -300,5 +303,6 @@ fn strongswan(offer: &Offer, credentials: &Credentials) -> SwanGateway {
     config.childless = offer.childless;
     config.reauth = offer.reauth;
     config.fragmentation = offer.fragmentation;
+    config.eap_method = offer.eap_method;
     config
 }

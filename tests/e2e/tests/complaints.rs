@@ -9,8 +9,8 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use ropewalk_e2e::{
-    AuthKind, Childless, Client, Credentials, Gateway, GatewayKind, Offer, PATIENCE, ProfileText, StateLog,
-    in_lab,
+    AuthKind, BootClock, Childless, Client, ClientOptions, Credentials, Gateway, GatewayKind, Offer,
+    PATIENCE, ProfileText, StateLog, in_lab,
 };
 use ropewalk_lab::{
     Authority, KeyKind, Lab, Site, SiteOptions, Validity,
@@ -44,12 +44,22 @@ impl Case {
         credentials: &Credentials,
         change: impl FnOnce(&mut ProfileText, &mut Offer),
     ) -> Result<Self> {
+        Self::started(which, lab, (kind, credentials), ClientOptions::default(), change)
+    }
+
+    fn started(
+        which: GatewayKind,
+        lab: &Lab,
+        (kind, credentials): (AuthKind, &Credentials),
+        options: ClientOptions,
+        change: impl FnOnce(&mut ProfileText, &mut Offer),
+    ) -> Result<Self> {
         let site = Site::new(lab, SiteOptions { v6: false, ..SiteOptions::default() })?;
         let mut offer = Offer::new(kind);
         let mut profile = ProfileText::new(kind, credentials, &GATEWAY_V4.to_string());
         change(&mut profile, &mut offer);
         let gateway = Gateway::start(which, &site, &offer, credentials)?;
-        let client = Client::start(&site.client)?;
+        let client = Client::start_with(&site.client, options)?;
         Ok(Self { client, profile, site, _gateway: gateway })
     }
 
@@ -246,6 +256,28 @@ fn complaint_9_a_certificate_out_of_its_time_is_told_with_its_date_and_the_clock
 }
 
 #[test]
+fn complaint_9_a_wrong_clock_of_this_computer_is_told_with_what_it_says() -> Result<()> {
+    const YEAR: i64 = 365 * 24 * 3600;
+    for (years, word) in [(-8, "not valid before"), (40, "expired on")] {
+        in_lab(|lab| {
+            let kind = AuthKind::EapMschapv2;
+            let credentials = Credentials::new(kind)?;
+            let options = ClientOptions {
+                environment: BootClock::new(lab)?.wrong_by(years * YEAR),
+                ..ClientOptions::default()
+            };
+            let case = Case::started(GatewayKind::StrongSwan, lab, (kind, &credentials), options, |_, _| {})?;
+            let told = case.failure(credentials.password_for(kind))?;
+            told.says("auth-failed", &[word, "the clock of this computer says"], &["clock"])?;
+            // A clock before this program was made is known to be wrong; one that is ahead could be right.
+            ensure!(told.text("hint")?.contains("is wrong: set it") == (years < 0), "{told:?}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
 fn complaint_9_an_unknown_authority_is_named_with_the_key_that_would_trust_it() -> Result<()> {
     in_lab(|lab| {
         let kind = AuthKind::Ecdsa;
@@ -267,6 +299,17 @@ fn complaint_12_a_refused_login_is_the_users_to_mend_and_never_shows_the_passwor
         told.says("auth-failed", &["refused the user name or password"], &["again", "locked"])?;
         ensure!(!case.client.helper_log().contains("Wr0ng-Passw0rd"), "the password is in the log");
         Ok(())
+    })
+}
+
+#[test]
+fn complaint_12_another_way_to_log_in_than_this_client_has_is_named() -> Result<()> {
+    in_lab(|lab| {
+        let kind = AuthKind::EapMschapv2;
+        let credentials = Credentials::new(kind)?;
+        let case = Case::new(lab, kind, &credentials, |_, offer| offer.eap_method = "eap-md5")?;
+        let told = case.failure(credentials.password_for(kind))?;
+        told.says("auth-failed", &["wants", "EAP-MD5", "EAP-MSCHAPv2"], &["administrator", "certificate"])
     })
 }
 

@@ -20,7 +20,7 @@ use crate::{
 };
 
 const PLUGINS: &str = "random nonce openssl! curve25519 pem pkcs1 pkcs8 x509 revocation constraints pubkey hmac kdf gcm \
-     chapoly sha2 sha1 aes md5 kernel-libipsec! kernel-netlink socket-default! vici! updown eap-identity! eap-mschapv2!";
+     chapoly sha2 sha1 aes md5 kernel-libipsec! kernel-netlink socket-default! vici! updown eap-identity! eap-mschapv2! eap-md5!";
 
 /// Limit for one `swanctl` call that does not wait for the network.
 const CONTROL_LIMIT: Duration = Duration::from_secs(20);

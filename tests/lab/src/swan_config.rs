@@ -67,6 +67,8 @@ pub struct SwanGateway {
     pub reauth: u32,
     /// It speaks IKE fragmentation (RFC 7383).
     pub fragmentation: bool,
+    /// The EAP method that users log in with.
+    pub eap_method: &'static str,
 }
 
 impl Default for SwanGateway {
@@ -87,6 +89,7 @@ impl Default for SwanGateway {
             childless: Childless::Allow,
             reauth: 0,
             fragmentation: true,
+            eap_method: "eap-mschapv2",
         }
     }
 }
@@ -104,9 +107,12 @@ impl SwanGateway {
             let Some(credential) = credential else { continue };
             config.files.push(("x509", format!("{name}.pem"), credential.certificate.clone()));
             config.files.push(("private", format!("{name}.pem"), credential.private_key.clone()));
-            let remote =
-                if name == "eap" { "auth = eap-mschapv2\n   eap_id = %any" } else { "auth = pubkey" };
-            connections += &self.connection(name, &format!("auth = pubkey\n   certs = {name}.pem"), remote);
+            let remote = if name == "eap" {
+                format!("auth = {}\n   eap_id = %any", self.eap_method)
+            } else {
+                "auth = pubkey".to_owned()
+            };
+            connections += &self.connection(name, &format!("auth = pubkey\n   certs = {name}.pem"), &remote);
         }
         for (number, pem) in self.authorities.iter().enumerate() {
             config.files.push(("x509ca", format!("ca{number}.pem"), pem.clone()));
