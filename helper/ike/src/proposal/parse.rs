@@ -122,7 +122,9 @@ impl std::fmt::Display for EspProposal {
         let ciphers = self.ciphers.iter().copied().map(Algorithm::Cipher);
         let integ = self.integ.iter().copied().map(Algorithm::Integ);
         let groups = self.groups.iter().copied().map(Algorithm::Group);
-        let esn = self.esn.iter().copied().map(Algorithm::Esn);
+        // Both kinds of sequence numbers is what a proposal that names none means.
+        let esn: &[u16] = if self.esn == both_esn() { &[] } else { &self.esn };
+        let esn = esn.iter().copied().map(Algorithm::Esn);
         write_words(f, ciphers.chain(integ).chain(groups).chain(esn))
     }
 }
