@@ -85,7 +85,7 @@ fn is_sound(duel: &mut Duel) -> bool {
 }
 
 #[test]
-fn every_payload_of_every_message_omitted_doubled_and_reordered() {
+fn every_payload_of_every_message_omitted_doubled_and_renumbered_cve_2013_6467() {
     for auth in [Auth::Psk, Auth::Eap, Auth::Ecdsa] {
         let (setup, seed) = (setup(auth), 200);
         let known = known(&setup, seed);
