@@ -191,7 +191,7 @@ fn complaint_2_a_hole_that_opens_under_an_upload_is_noticed_and_the_upload_goes_
         let stall = stall?;
         eprintln!("the upload stood still for {stall:?} at most");
         let inner = inner_mtu(&client)?;
-        ensure!((1280..=1336).contains(&inner), "inside {inner}");
+        ensure!((1318..=1338).contains(&inner), "inside {inner}");
         ensure!(states.states()? == ["connected"], "{:?}", states.states()?);
         carries_everything(&site.client)?;
         client.disconnect()

@@ -24,7 +24,7 @@ fn a_gateway_that_always_asks_for_a_cookie_gets_one() {
     let mut setup = Setup::new(Auth::Psk);
     setup.gateway.cookies = ropewalk_gateway::CookiePolicy::Always;
     let world = connected(setup, 20);
-    // IKE_SA_INIT twice, IKE_AUTH once, each with its answer, and the question how large packets may be.
+    // IKE_SA_INIT twice, IKE_AUTH once, each with its answer, and the question how long a round trip takes.
     assert_eq!(world.network.datagrams(), 7);
 }
 
@@ -70,7 +70,7 @@ fn certificates_larger_than_a_datagram_go_in_fragments_and_only_where_both_ends_
     let mut setup = Setup::new(Auth::Rsa);
     setup.gateway.fragmentation = false;
     let without = connected(setup, 24).network.datagrams();
-    assert_eq!(without, 5, "the last is about the size of packets");
+    assert_eq!(without, 5, "the last is about the round trip");
     assert!(with > without, "{with} datagrams with fragmentation");
 }
 

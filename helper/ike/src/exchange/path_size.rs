@@ -30,8 +30,8 @@ const BLOCK: usize = 16;
 
 /// A local network answers sooner, and a gateway may be busy for a moment.
 const SHORTEST_WAIT: Duration = Duration::from_millis(200);
-/// Satellites answer sooner.
-const LONGEST_WAIT: Duration = Duration::from_secs(3);
+/// Satellites answer sooner, and a gateway that is silent for longer is told of.
+const LONGEST_WAIT: Duration = Duration::from_millis(1500);
 
 /// What is known of the way that matters for such questions.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,6 +45,9 @@ pub(super) struct Sizing {
 impl IkeSa {
     /// Asks whether the path in use carries a datagram of `octets`, IP header included; [`SaEvent::SizeTested`] tells.
     pub fn test_size(&mut self, now: Instant, octets: usize, rng: &mut dyn CryptoRng) {
+        if self.sizing.rtt.is_none() {
+            self.tasks.push_back(Task::Liveness);
+        }
         self.tasks.push_back(Task::Size(octets));
         self.start_next(now, rng);
     }
@@ -93,10 +96,12 @@ impl IkeSa {
         let took = now.saturating_since(request.started());
         let at_once = request.resent() == 0 && !rerouted;
         if at_once {
-            self.sizing.rtt = Some(took);
+            self.sizing = Sizing { rtt: Some(took), patience: Duration::ZERO };
         }
         let Task::Size(octets) = *task else { return };
-        self.sizing.patience = if at_once { Duration::ZERO } else { took * 2 };
+        if !at_once {
+            self.sizing.patience = took * 2;
+        }
         self.events.push_back(SaEvent::SizeTested { path, octets, carried: at_once });
     }
 }

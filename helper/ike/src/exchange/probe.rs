@@ -41,6 +41,10 @@ impl IkeSa {
             self.start_next(now, rng);
             return;
         };
+        // A question about a size, which a repetition would spoil, is repeated soon by itself.
+        if matches!(in_flight.task, Task::Size(_)) && in_flight.outstanding.resent() == 0 {
+            return;
+        }
         in_flight.outstanding.sent_again();
         if patient {
             in_flight.outstanding.prolong(now);
