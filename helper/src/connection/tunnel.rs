@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use ropewalk_datapath::{
     Config as PumpConfig, DataPath, DeviceId, EventReceiver, InboundHandle, InboundSpec, OutboundHandle,
-    Selector, SocketId, TunFd,
+    Selector, TunFd,
 };
 use ropewalk_esp::{EspSuite, InboundSa, OutboundSa, SequenceCounter};
 use ropewalk_ike::exchange::child::{ChildSa, Mode};
