@@ -52,7 +52,7 @@ fn what_a_path_swallows_is_found_out_and_the_connection_stands() {
     {
         let mut world = connected(Faults::default(), carries, seed as u64);
         // Until the first loss is noticed.
-        world.run_for(Duration::from_millis(1100));
+        world.run_for(Duration::from_millis(400));
         let cautious = size(&world);
         assert!(cautious.perhaps <= SIZES.usual, "{carries}: {cautious:?}");
         world.run_for(20 * SECOND);

@@ -476,6 +476,15 @@ impl Session {
     }
 
     fn arrived(&mut self, path: Path) {
+        let beside = match &self.roaming.attempt {
+            Some(Attempt::Testing { path: tested }) => tested.link != path.link,
+            Some(Attempt::Opening { test, behind, .. }) => *test && behind.is_none(),
+            Some(Attempt::Moving { .. }) | None => false,
+        };
+        if beside && self.link == Some(path.link) {
+            // The path in use, seen anew, as through a NAT that has another mapping: what is tried beside it goes on.
+            return;
+        }
         if self.link != Some(path.link) {
             self.leave_path();
             self.link = Some(path.link);
