@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 
 use rand_core::CryptoRng;
 use ropewalk_ike::exchange::Path;
+use ropewalk_ike::exchange::child::Mode;
 use ropewalk_ike::exchange::sa::IkeSa;
 use ropewalk_ike::time::Instant;
 
 use super::{Session, State};
 use crate::command::Command;
 use crate::path_size::{Bounds, PathSize, Search};
+
+/// Where nothing is asked, an ICMP message is believed down to this: IPv6's minimum.
+const UNASKED_LEAST: usize = 1280;
 
 /// The answer to a question about a size.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +41,10 @@ pub(super) struct Sizing {
 impl Session {
     /// The data path sends by this socket, where packets of such sizes matter: what the path carries is found out.
     pub fn size_wanted(&mut self, now: Instant, path: Path, bounds: Bounds, rng: &mut dyn CryptoRng) {
+        // In transport mode a move waits for a CHILD_SA between the new addresses, and nothing may stand before that.
+        if matches!(&self.state, State::Connected(sa) if sa.mode() == Mode::Transport) {
+            return;
+        }
         let known = self.sizing.ways.get(&path.link);
         if known.is_none_or(|known| (known.path, known.bounds) != (path, bounds)) {
             let way = Way { path, bounds, search: Search::new(bounds), told: None };
@@ -49,6 +57,10 @@ impl Session {
     pub fn size_hint(&mut self, now: Instant, link: u32, octets: usize, rng: &mut dyn CryptoRng) {
         if let Some(way) = self.sizing.ways.get_mut(&link) {
             way.search.hint(octets);
+        } else {
+            let octets = octets.max(UNASKED_LEAST);
+            let size = PathSize { surely: octets, perhaps: octets };
+            self.commands.push_back(Command::PathSize { link, size });
         }
         self.ask_sizes(now, rng);
     }
