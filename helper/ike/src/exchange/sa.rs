@@ -27,6 +27,7 @@ use super::keep_old::KeepOld;
 use super::lifetime::Lifetimes;
 use super::liveness::Stall;
 use super::mobike::Mobility;
+use super::mobike::held::HeldAnswer;
 use super::nat::NatSituation;
 use super::path_size::Sizing;
 use super::probe::Probing;
@@ -139,6 +140,8 @@ pub struct IkeSa {
     pub(super) farewell_by: Option<Instant>,
     pub(super) token: Option<Token>,
     pub(super) token_maker: Option<TokenMaker>,
+    /// An answer that waits while we move.
+    pub(super) held: HeldAnswer,
 }
 
 impl std::fmt::Debug for IkeSa {
@@ -192,6 +195,7 @@ impl IkeSa {
             farewell_by: None,
             token: None,
             token_maker: None,
+            held: HeldAnswer::default(),
         }
     }
 
@@ -251,6 +255,9 @@ impl IkeSa {
 
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        if self.closed {
+            self.release_held_now();
+        }
         self.transmits.pop_front()
     }
 
@@ -270,7 +277,8 @@ impl IkeSa {
             None if !self.tasks.is_empty() => Some(Instant::ZERO),
             None => self.liveness_due(),
         };
-        [own, self.next_renewal(), self.protection.poll_timeout()].into_iter().flatten().min()
+        let others = [self.next_renewal(), self.protection.poll_timeout(), self.held_until()];
+        others.into_iter().chain([own]).flatten().min()
     }
 
     /// Asks for a further CHILD_SA; the outcome is [`SaEvent::ChildUp`] or [`SaEvent::ChildRefused`].
@@ -298,6 +306,7 @@ impl IkeSa {
             return;
         }
         self.protection.handle_timeout(now);
+        self.release_held(now);
         self.renew_due(now, rng);
         if let Some(in_flight) = &mut self.in_flight {
             match in_flight.outstanding.poll(now) {
@@ -355,7 +364,9 @@ impl IkeSa {
             }
             let Some(opened) = self.open(now, datagram, &header, &encrypted, rng)? else { return Ok(()) };
             self.last_inbound = self.last_inbound.max(now);
-            self.handle_response(now, path, header, opened, rng)
+            let handled = self.handle_response(now, path, header, opened, rng);
+            self.hurry_held(now);
+            handled
         } else {
             let arrival = self.window.classify(header.message_id);
             if arrival == Arrival::Outside {
@@ -363,6 +374,7 @@ impl IkeSa {
             }
             if arrival == Arrival::Repeated {
                 if self.protection.is_first_piece(datagram, &encrypted)? {
+                    self.drop_held();
                     let again = self.window.last_answer().iter().cloned();
                     self.transmits.extend(again.map(|message| Transmit { path, message }));
                 }
@@ -416,7 +428,8 @@ impl IkeSa {
         else {
             return Err(PeerMisbehaved::CannotAnswer);
         };
-        self.transmits.extend(datagrams.iter().cloned().map(|message| Transmit { path, message }));
+        let answer = datagrams.iter().cloned().map(|message| Transmit { path, message });
+        self.send_answer(now, header.message_id, answer);
         self.window.answered(datagrams);
         if self.closed {
             self.in_flight = None;

@@ -10,6 +10,7 @@
 
 mod esp_path;
 mod following;
+pub(super) mod held;
 mod moving;
 
 pub use following::MovePolicy;

@@ -8,6 +8,7 @@ mod conformance_renewal;
 mod established;
 mod forms;
 mod group;
+mod held;
 mod initial;
 mod inner;
 mod keep_old;
