@@ -68,6 +68,14 @@ macro_rules! unsupported_platform {
                 match self.never {}
             }
 
+            /// Changes the largest packet.
+            ///
+            /// # Errors
+            /// Cannot be called.
+            pub fn set_mtu(&self, _mtu: u32) -> Result<(), NetError> {
+                match self.never {}
+            }
+
             /// What was granted.
             #[must_use]
             pub fn offloads(&self) -> Offloads {
