@@ -287,7 +287,8 @@ pub fn make_private_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// The stem of a profile's file: what is readable of the name, and a digest that keeps names apart.
-fn file_stem(name: &str) -> String {
+#[must_use]
+pub fn file_stem(name: &str) -> String {
     let readable: String = name
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })

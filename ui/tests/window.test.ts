@@ -166,6 +166,17 @@ test("a notice names cause and what to do, and can be put away", async () => {
   expect(asked).toEqual([{ command: "dismiss", payload: {} }]);
 });
 
+test("a leased address is shown with its time and its server", async () => {
+  const before = scene("connected");
+  await open(before);
+  expect(screen.queryByTestId("lease")).toBeNull();
+  const lease = { server: "10.77.50.2", until: "2027-01-15T08:30:00.000Z", search: [], ntp: [], wins: [], refused_routes: [] };
+  await emit("view", { ...before, status: { ...before.status, lease } });
+  await waitFor(() => expect(id("lease").textContent).toMatch(/until .*from 10\.77\.50\.2/s));
+  await emit("view", { ...before, status: { ...before.status, lease: { ...lease, until: null } } });
+  await waitFor(() => expect(id("lease").textContent).toContain("does not end"));
+});
+
 test("the paths are shown as strands with their state", async () => {
   await open(scene("strands"));
   expect(screen.getAllByTestId("path").map((path) => path.dataset["state"])).toEqual(["active", "standby", "failed"]);

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use ropewalk_ipc::{
-    ChildSa, EndpointStatus, EndpointWay, ErrorInfo, GroupState, GroupStatus, Imported, PathStatus, Policy,
-    ProfilePaths, ProfileShown, ProfileSummary, State, Status,
+    ChildSa, EndpointStatus, EndpointWay, ErrorInfo, GroupState, GroupStatus, Imported, LeaseStatus,
+    PathStatus, Policy, ProfilePaths, ProfileShown, ProfileSummary, State, Status,
 };
 use serde_json::json;
 
@@ -212,9 +212,14 @@ fn status_text(status: &Status) -> String {
     };
     list("Gateway", gateway.into_iter().map(str::to_owned).collect());
     list("Addresses", status.addresses.clone());
+    let lease = status.lease.as_ref();
+    list("Lease", lease.map(lease_words).into_iter().collect());
     list("DNS servers", status.dns.servers.clone());
     list("DNS for", status.dns.domains.clone());
+    list("Search domains", lease.map(|lease| lease.search.clone()).unwrap_or_default());
+    list("Time servers", lease.map(|lease| lease.ntp.clone()).unwrap_or_default());
     list("Routes", status.routes.clone());
+    list("Routes refused", lease.map(|lease| lease.refused_routes.clone()).unwrap_or_default());
     list("MTU", status.mtu.map(|mtu| mtu.to_string()).into_iter().collect());
     list("IKE", status.ike.iter().map(|ike| ike.suite.clone()).collect());
     let esp = |child: &ChildSa| match child.mode.as_str() {
@@ -239,6 +244,13 @@ fn status_text(status: &Status) -> String {
         list("Sent", vec![octets(status.totals.bytes_out)]);
     }
     format!("{}\n{}", name_of(status), aligned(&facts))
+}
+
+fn lease_words(lease: &LeaseStatus) -> String {
+    match &lease.until {
+        Some(until) => format!("until {until}, from {}", lease.server),
+        None => format!("for ever, from {}", lease.server),
+    }
 }
 
 fn name_of(status: &Status) -> &str {

@@ -9,7 +9,7 @@ use crate::config::{Config, Framing, Keepalive, TunFd};
 use crate::counters::Counters;
 use crate::error::DataPathError;
 use crate::platform::{EventReceiver, Pump};
-use crate::sa::{DeviceId, InboundHandle, InboundSpec, SocketId};
+use crate::sa::{DeviceId, Egress, InboundHandle, InboundSpec, SocketId};
 
 /// A running pump. All methods take `&self` and may be called from any thread, also from an async one: none waits for
 /// the network. Dropping it stops the threads, joins them and closes their TUN descriptor.
@@ -53,6 +53,15 @@ impl DataPath {
     /// [`DataPathError::UnknownSocket`], or [`DataPathError::Io`] with what the system said.
     pub fn send_ike(&self, socket: SocketId, peer: SocketAddr, message: &[u8]) -> Result<(), DataPathError> {
         self.pump.send_ike(socket, peer, message)
+    }
+
+    /// Sends one inner packet of the owner's own, past the device and the routes. It is not in the SA's counters.
+    ///
+    /// # Errors
+    /// [`DataPathError::UnknownSocket`], [`DataPathError::Seal`] when its sequence numbers are used up, or
+    /// [`DataPathError::Io`] with what the system said.
+    pub fn send_inner(&self, egress: &Egress, packet: &[u8]) -> Result<(), DataPathError> {
+        self.pump.send_inner(egress, packet)
     }
 
     /// Sets, changes or ends the NAT keepalives of a socket.

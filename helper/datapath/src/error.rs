@@ -4,6 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::esp::SealError;
 use crate::sa::{DeviceId, SocketId};
 
 /// A request to the pump failed.
@@ -27,6 +28,9 @@ pub enum DataPathError {
     /// The device was never added.
     #[error("{0:?} is not a device of this data path")]
     UnknownDevice(DeviceId),
+    /// The packet cannot be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
     /// An inbound SA with this SPI exists.
     #[error("an inbound SA with SPI {0:08x} exists already")]
     DuplicateSpi(u32),

@@ -51,6 +51,14 @@ pub enum Event {
         /// Who sent it.
         remote: SocketAddr,
     },
+    /// An inner packet that its SA diverts ([`crate::InboundSpec::divert`]): authenticated, and as the SA's selectors allow.
+    /// More than some dozens a second are dropped.
+    Inner {
+        /// The inbound SPI.
+        spi: u32,
+        /// The whole IP packet.
+        packet: Vec<u8>,
+    },
     /// The path to `remote` carries no UDP payload that makes IP packets above `mtu` octets: lower the inner MTU.
     PathMtu {
         /// The socket.

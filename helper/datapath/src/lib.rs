@@ -48,6 +48,6 @@ pub use error::DataPathError;
 pub use event::{Event, IkeDatagram};
 pub use platform::EventReceiver;
 pub use policy::Selector;
-pub use sa::{DeviceId, Egress, InboundHandle, InboundSpec, OutboundHandle, SocketId};
+pub use sa::{DeviceId, Divert, Egress, InboundHandle, InboundSpec, OutboundHandle, SocketId};
 
 pub use ropewalk_esp as esp;

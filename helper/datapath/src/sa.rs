@@ -39,6 +39,17 @@ pub struct InboundSpec {
     /// Where the peer is expected; ESP from elsewhere is taken all the same and reported as [`crate::Event::PeerMoved`].
     /// `None`: the first packet tells, and is not reported.
     pub peer: Option<(SocketId, SocketAddr)>,
+    /// What goes to the owner instead of the device ([`crate::Event::Inner`]).
+    pub divert: Option<Divert>,
+}
+
+/// UDP packets of one service, IPv4 or IPv6, that the owner speaks itself. Fragments are not among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Divert {
+    /// From this port.
+    pub source_port: u16,
+    /// To this port.
+    pub destination_port: u16,
 }
 
 /// The owner's view of an inbound SA: its counters. Dropping it does not remove the SA.

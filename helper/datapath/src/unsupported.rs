@@ -10,7 +10,7 @@ use crate::config::{Config, Framing, Keepalive, TunFd};
 use crate::counters::Counters;
 use crate::error::DataPathError;
 use crate::event::Event;
-use crate::sa::{DeviceId, InboundHandle, InboundSpec, SocketId};
+use crate::sa::{DeviceId, Egress, InboundHandle, InboundSpec, SocketId};
 
 #[derive(Debug)]
 pub(crate) enum Pump {}
@@ -54,6 +54,10 @@ impl Pump {
         _peer: SocketAddr,
         _message: &[u8],
     ) -> Result<(), DataPathError> {
+        match *self {}
+    }
+
+    pub(crate) fn send_inner(&self, _egress: &Egress, _packet: &[u8]) -> Result<(), DataPathError> {
         match *self {}
     }
 

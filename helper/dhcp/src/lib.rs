@@ -8,15 +8,17 @@
 //! - [`Lease`]: what a server granted, and what of it is kept over a restart.
 //! - [`hardware`]: which `chaddr` and client identifier this machine uses.
 //! - [`policy`]: which of the server's routes are followed.
+//! - [`packet`]: the IPv4 and UDP headers around a message.
 //! - `message`: messages built and read, with `dhcproto` as codec.
 
 mod client;
 pub mod hardware;
 mod lease;
 mod message;
+pub mod packet;
 pub mod policy;
 
-pub use client::{Carrier, Client, ClientConfig, Event, Transmit, Why};
+pub use client::{CLIENT_PORT, Carrier, Client, ClientConfig, Event, SERVER_PORT, Transmit, Why};
 pub use hardware::{ClientIdentifier, HardwareAddress};
 pub use lease::{Lease, Settings};
 pub use message::DhcpError;

@@ -305,8 +305,11 @@ fn hosts(addresses: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
 /// A domain name that may stand in a resolver's configuration: letters, digits, hyphens, underscores and dots.
 fn domain(name: &str) -> Option<String> {
     let name = name.trim_end_matches(['.', '\0']);
-    let allowed = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.');
-    (!name.is_empty() && name.len() <= 253 && name.bytes().all(allowed)).then(|| name.to_owned())
+    let allowed = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
+    let label = |label: &str| {
+        (1..=63).contains(&label.len()) && !label.starts_with('-') && label.bytes().all(allowed)
+    };
+    (name.len() <= 253 && name.split('.').all(label)).then(|| name.to_owned())
 }
 
 #[cfg(test)]
@@ -391,6 +394,7 @@ mod tests {
         assert_eq!(domain("a b"), None);
         assert_eq!(domain("evil\nnameserver 6.6.6.6"), None);
         assert_eq!(domain(""), None);
+        assert_eq!((domain("a..b"), domain("-a.b"), domain(&"a".repeat(64))), (None, None, None));
     }
 
     #[test]

@@ -25,8 +25,8 @@ pub use message::{
 pub use peer::Peer;
 pub use server::{Handshake, HandshakeError, handshake};
 pub use status::{
-    ChildSa, DnsStatus, Features, GatewayStatus, IkeSa, InterfaceKind, PathState, PathStatus, State, Status,
-    Totals, Traffic,
+    ChildSa, DnsStatus, Features, GatewayStatus, IkeSa, InterfaceKind, LeaseStatus, PathState, PathStatus,
+    State, Status, Totals, Traffic,
 };
 
 // What messages carry from the profile crate, so that clients need one import.

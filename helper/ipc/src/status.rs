@@ -74,6 +74,8 @@ pub struct Status {
     pub routes: Vec<String>,
     /// Inner MTU in octets.
     pub mtu: Option<u32>,
+    /// The lease of the inner address, when that comes by DHCP and is held.
+    pub lease: Option<LeaseStatus>,
     /// The IKE_SAs, the carrying one first.
     pub ike: Vec<IkeSa>,
     /// The CHILD_SAs, the sending one first.
@@ -154,6 +156,24 @@ pub struct DnsStatus {
     pub servers: Vec<String>,
     /// Domains of split DNS; empty: all names.
     pub domains: Vec<String>,
+}
+
+/// The lease of an inner address.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, TS)]
+#[serde(default)]
+pub struct LeaseStatus {
+    /// The DHCP server that granted it.
+    pub server: String,
+    /// When it ends unless it is renewed before, RFC 3339 in UTC; `null`: never.
+    pub until: Option<String>,
+    /// Domains that names are completed with.
+    pub search: Vec<String>,
+    /// Time servers that the DHCP server names.
+    pub ntp: Vec<String>,
+    /// WINS servers that the DHCP server names.
+    pub wins: Vec<String>,
+    /// Routes that the DHCP server wanted and that are not followed, each with the reason.
+    pub refused_routes: Vec<String>,
 }
 
 /// One IKE_SA.

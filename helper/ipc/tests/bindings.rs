@@ -14,7 +14,7 @@ use std::path::Path;
 use ropewalk_ipc::{
     ChildSa, CredentialField, CredentialReason, CredentialRequest, DnsStatus, EndpointStatus, EndpointWay,
     ErrorCode, ErrorInfo, Features, GatewayStatus, GroupState, GroupStatus, IkeSa, Imported, InterfaceKind,
-    Method, PathState, PathStatus, Policy, Preview, ProfilePaths, ProfileShown, ProfileSource,
+    LeaseStatus, Method, PathState, PathStatus, Policy, Preview, ProfilePaths, ProfileShown, ProfileSource,
     ProfileSummary, State, Status, Totals, Traffic,
 };
 use ts_rs::TS;
@@ -45,6 +45,7 @@ fn bindings() -> String {
         Status,
         GatewayStatus,
         DnsStatus,
+        LeaseStatus,
         IkeSa,
         ChildSa,
         PathState,

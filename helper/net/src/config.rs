@@ -63,6 +63,9 @@ pub struct DnsConfig {
     /// The domains these servers answer for; empty means all names. They become search domains too, except
     /// those written with a leading `~`.
     pub domains: Vec<String>,
+    /// Further domains that names are completed with, and nothing more.
+    #[serde(default)]
+    pub search: Vec<String>,
 }
 
 /// All that a connected tunnel needs of the operating system.

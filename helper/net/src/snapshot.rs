@@ -61,6 +61,8 @@ pub struct Interface {
     pub up: bool,
     /// Outer MTU in octets.
     pub mtu: u32,
+    /// The hardware address of an Ethernet-like interface.
+    pub mac: Option<[u8; 6]>,
     /// Addresses.
     pub addresses: Vec<InterfaceAddress>,
     /// The best IPv4 default route over it.

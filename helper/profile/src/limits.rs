@@ -2,7 +2,7 @@
 //! accepted and then left undone in silence. An entry goes away with the feature that fulfils it.
 
 use crate::ProfileError;
-use crate::model::{AddressSource, Method, Profile};
+use crate::model::{Method, Profile};
 
 /// One thing that the format can ask for.
 pub(crate) struct Limit {
@@ -19,7 +19,6 @@ pub(crate) const REFUSED: &[Limit] = &[
     Limit { key: "auth.method", what: "\"eap-ttls\"", asked: |p| p.auth.method == Method::EapTtls },
     Limit { key: "auth.method", what: "\"eap-peap\"", asked: |p| p.auth.method == Method::EapPeap },
     Limit { key: "auth.method", what: "\"eap-md5\"", asked: |p| p.auth.method == Method::EapMd5 },
-    Limit { key: "address.source", what: "\"dhcp\"", asked: |p| p.address.source == AddressSource::Dhcp },
     Limit { key: "tunnel.kill_switch", what: "true", asked: |p| p.tunnel.kill_switch },
 ];
 

@@ -1,8 +1,10 @@
 //! What a session wants done outside.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
+use ropewalk_dhcp::Lease;
 use ropewalk_ike::crypto::IkeKeys;
 use ropewalk_ike::exchange::child::ChildSa;
 use ropewalk_ike::exchange::{IkeSpis, Path};
@@ -37,6 +39,12 @@ pub struct InnerSettings {
     pub local: TrafficSelectors,
     /// The prefix length of the link that the IPv4 address belongs to, if the gateway gave a netmask.
     pub link_prefix: Option<u8>,
+    /// Where a DHCP server lets us go, as far as that is allowed; `None`: all that is reachable.
+    pub routes: Option<Vec<IpNet>>,
+    /// Domains to complete names with.
+    pub search: Vec<String>,
+    /// The largest packet that a DHCP server allows.
+    pub mtu: Option<u16>,
 }
 
 /// A way out: a CHILD_SA and where it sends.
@@ -96,6 +104,19 @@ pub enum Command {
     RemoveChild(u32),
     /// Install, use or forget an SA of the group.
     Group(Action),
+    /// Send this inner packet by the CHILD_SA with our SPI `spi_in` along this path.
+    SendInner {
+        /// Our SPI of the CHILD_SA.
+        spi_in: u32,
+        /// Where it sends.
+        path: Path,
+        /// A whole IP packet.
+        packet: Vec<u8>,
+    },
+    /// Find out whether this machine has this address already; answered by `Session::address_checked`.
+    CheckAddress(Ipv4Addr),
+    /// Remember this lease, which began now, over restarts; `None`: there is none any more.
+    KeepLease(Option<Box<Lease>>),
     /// Make the tunnel device look like this.
     ConfigureTunnel(Box<InnerSettings>),
     /// The user's intent to be connected is over: remove the tunnel device.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
+use ropewalk_dhcp::{ClientConfig, Lease};
 use ropewalk_ike::exchange::config::InitiatorConfig;
+use ropewalk_ike::time::UnixTime;
 use ropewalk_paths::{Policy, UseMetered};
 
 /// Where a gateway is.
@@ -29,6 +32,17 @@ pub struct PathsConfig {
     pub address_per_path: bool,
 }
 
+/// The inner address by DHCP (RFC 3456).
+#[derive(Clone, Debug)]
+pub struct DhcpConfig {
+    /// Who we are to a DHCP server.
+    pub client: ClientConfig,
+    /// The lease that was held last, and when it ends: asked for first.
+    pub remembered: Option<(Lease, UnixTime)>,
+    /// The networks that the profile lets into the tunnel; none means all that the gateway grants.
+    pub allowed: Vec<Ipv4Net>,
+}
+
 /// A session's configuration.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
@@ -40,6 +54,8 @@ pub struct SessionConfig {
     pub identity_from_address: bool,
     /// After this the client logs in anew; `None`: only when the gateway asks.
     pub reauth: Option<Duration>,
+    /// Get the inner address by DHCP. `initiator.ts_i` and `ts_r` are then those of the CHILD_SA that the leased address gets.
+    pub dhcp: Option<DhcpConfig>,
     /// What is done with several networks.
     pub paths: PathsConfig,
     /// Somebody can be asked for a credential.

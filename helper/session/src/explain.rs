@@ -54,6 +54,8 @@ pub struct Circumstances<'a> {
     pub clock_is_wrong: bool,
     /// What the system told of the way there; unauthenticated.
     pub unreached: Option<Unreached>,
+    /// The inner address was to come by DHCP.
+    pub dhcp: bool,
 }
 
 /// What the system tells of datagrams that do not arrive.
@@ -131,6 +133,16 @@ impl Explanation {
                     }
                 )
                 .trim_end(),
+            ),
+            HandshakeError::ChildRefused(
+                NotifyType::TsUnacceptable
+                | NotifyType::FailedCpRequired
+                | NotifyType::InternalAddressFailure,
+            ) if known.dhcp => Self::new(
+                Cause::Failed,
+                format!("The gateway {gateway} does not let its clients ask a DHCP server for an address."),
+                "Ask the administrator for DHCP over IPsec (RFC 3456) at the gateway, or set address.source = \"config-payload\" in \
+                 the profile.",
             ),
             HandshakeError::ChildRefused(NotifyType::TsUnacceptable) => Self::new(
                 Cause::Failed,

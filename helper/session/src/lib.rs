@@ -22,9 +22,9 @@ pub mod session;
 pub mod uplink;
 
 pub use command::{Carriage, Command, CredentialReason, InnerSettings, Lane};
-pub use config::{Endpoint, PathsConfig, SessionConfig};
+pub use config::{DhcpConfig, Endpoint, PathsConfig, SessionConfig};
 pub use explain::{Cause, Explanation, Unreached};
 pub use path_size::{Bounds, PathSize};
 pub use ropewalk_paths::{Health, PathId, Policy, UseMetered};
-pub use session::{GroupInfo, IkeInfo, Phase, Session, Snapshot};
+pub use session::{GroupInfo, IkeInfo, LeaseInfo, Phase, Session, Snapshot};
 pub use uplink::{Alone, PathSnapshot, Traffic, Uplink};

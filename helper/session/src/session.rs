@@ -11,6 +11,7 @@
 //! Until the first success a failure is final, for somebody watches and decides. Once connected, the intent stays until
 //! the user takes it back: every loss leads to another try, and the tunnel device stays.
 
+mod dhcp;
 mod fading;
 mod group;
 mod progress;
@@ -40,6 +41,8 @@ use crate::command::{Command, InnerSettings};
 use crate::config::SessionConfig;
 use crate::explain::{Cause, Explanation};
 use crate::uplink::{Alone, PathSnapshot};
+use dhcp::Dhcp;
+pub use dhcp::LeaseInfo;
 use fading::Fading;
 use group::Group;
 pub use group::GroupInfo;
@@ -51,6 +54,9 @@ use strands::Strands;
 
 /// A disconnect is over after this, whether the gateway hears of it or not.
 pub const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What was sent by a CHILD_SA may be overtaken by the word that deletes it, which therefore waits for so long.
+const LAST_WORD: Duration = Duration::from_millis(50);
 
 /// Refused logins in a row that a reconnect survives: a gateway that comes back may refuse for a while.
 const MAX_REFUSALS: u32 = 3;
@@ -134,6 +140,8 @@ pub struct Snapshot {
     pub paths: Vec<PathSnapshot>,
     /// Why there is one path and no more.
     pub alone: Option<Alone>,
+    /// The lease of the inner address, when that comes by DHCP and is held.
+    pub lease: Option<LeaseInfo>,
     /// The group, when the profile asks for multi-point SA.
     pub group: Option<GroupInfo>,
     /// Why it failed, why it is reconnecting, or what is wrong with it while it stands.
@@ -166,6 +174,10 @@ pub struct Session {
     /// IKE_SAs that others took the place of.
     fading: Fading,
     group: Group,
+    /// When the IKE_SA that is left is to be deleted: what was said by its CHILD_SA comes first.
+    close_at: Option<Instant>,
+    /// When the inner address comes by DHCP.
+    dhcp: Option<Box<Dhcp>>,
     reauth: Reauth,
     /// When the gateway was told last of what it sends and nothing here belongs to.
     told_at: Option<Instant>,
@@ -185,6 +197,7 @@ impl Session {
     pub fn new(config: SessionConfig) -> Self {
         Self {
             strands: Strands::new(&config.paths),
+            dhcp: config.dhcp.clone().map(|dhcp| Box::new(Dhcp::new(dhcp))),
             config,
             state: State::Idle,
             was_up: false,
@@ -204,6 +217,7 @@ impl Session {
             group: Group::default(),
             reauth: Reauth::default(),
             told_at: None,
+            close_at: None,
             transmits: VecDeque::new(),
             commands: VecDeque::new(),
         }
@@ -238,8 +252,13 @@ impl Session {
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Connected(mut sa) => {
                 self.drop_reauth(now, rng);
+                let gave_back = self.give_lease_back(now, &sa, rng);
                 self.end_strands_by(now, sa.path(), rng);
-                sa.close(now, rng);
+                if gave_back {
+                    self.close_at = Some(now + LAST_WORD);
+                } else {
+                    sa.close(now, rng);
+                }
                 self.state = State::Closing(sa);
                 self.drain_sa(now, rng);
             }
@@ -374,10 +393,14 @@ impl Session {
         self.group_timeout(now);
         self.strands_timeout(now, rng);
         self.sizing_timeout(now, rng);
+        self.dhcp_timeout(now, rng);
         match &mut self.state {
             State::Racing(_) => self.race_timeout(now, rng),
             State::Connected(_) => self.connected_timeout(now, rng),
             State::Closing(sa) => {
+                if self.close_at.take_if(|at| now >= *at).is_some() {
+                    sa.close(now, rng);
+                }
                 sa.handle_timeout(now, rng);
                 self.drain_sa(now, rng);
             }
@@ -391,9 +414,11 @@ impl Session {
     }
 
     /// The next datagram to send; none while a CHILD_SA waits to be installed, for the peer may use it as soon as it hears of
-    /// it (RFC 7296 section 2.8).
+    /// it (RFC 7296 section 2.8), nor while an inner packet waits, whose CHILD_SA may be deleted by what is said next.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        if self.commands.iter().any(|command| matches!(command, Command::InstallChild(_))) {
+        let first =
+            |command: &Command| matches!(command, Command::InstallChild(_) | Command::SendInner { .. });
+        if self.commands.iter().any(first) {
             return None;
         }
         self.transmits.pop_front()
@@ -410,12 +435,13 @@ impl Session {
         let own = match &self.state {
             State::Racing(race) => self.race_poll(race),
             State::Connected(sa) => self.connected_poll(sa),
-            State::Closing(sa) => sa.poll_timeout(),
+            State::Closing(sa) => self.close_at.into_iter().chain(sa.poll_timeout()).min(),
             State::Waiting { until } => Some(*until),
             State::Idle | State::Offline | State::AskingCredential | State::Failed => None,
         };
         let beside = [self.fading.poll_timeout(), self.reauth.poll_timeout(), self.group.poll_timeout()];
-        beside.into_iter().chain([own, self.strands_poll(), self.sizing_poll()]).flatten().min()
+        let more = [own, self.strands_poll(), self.sizing_poll(), self.dhcp_poll()];
+        beside.into_iter().chain(more).flatten().min()
     }
 
     /// Where it stands.
@@ -425,6 +451,13 @@ impl Session {
             State::Idle => Phase::Disconnected,
             State::Failed => Phase::Failed,
             State::Connected(_) if self.roaming.down.is_some() => Phase::Reconnecting,
+            State::Connected(_) if self.is_without_address() => {
+                if self.was_up {
+                    Phase::Reconnecting
+                } else {
+                    Phase::Connecting
+                }
+            }
             State::Connected(_) => Phase::Connected,
             State::Closing(_) => Phase::Disconnecting,
             State::AskingCredential | State::Racing(_) | State::Offline | State::Waiting { .. } => {
@@ -445,6 +478,7 @@ impl Session {
         let beside = self.strands.ike_infos().filter(|_| ike.is_some()).collect();
         let (paths, alone) = (self.path_snapshots(), self.alone());
         let group = self.config.initiator.multi_point_sa.map(|_| self.group.info());
-        Snapshot { phase: self.phase(), ike, beside, inner: self.inner.clone(), paths, alone, group, error }
+        let (inner, lease) = (self.inner.clone(), self.lease_info());
+        Snapshot { phase: self.phase(), ike, beside, inner, paths, alone, lease, group, error }
     }
 }

@@ -202,6 +202,7 @@ mod tests {
             kind: ropewalk_net::InterfaceKind::Wifi,
             up: true,
             mtu: 1500,
+            mac: None,
             addresses: vec![own(address)],
             default_v4: router
                 .map(|router| ropewalk_net::DefaultRoute { gateway: router.parse().ok(), metric: 600 }),

@@ -7,6 +7,7 @@
 mod carrying;
 mod diagnosis;
 mod group;
+mod lease;
 mod links;
 mod mtu;
 mod networks;
@@ -27,6 +28,7 @@ use ropewalk_ike::exchange::Path;
 use ropewalk_ike::time::Instant;
 use ropewalk_ipc::{CredentialField, CredentialReason, Credentials, ErrorCode, ErrorInfo, State};
 use ropewalk_net::{Candidate, NextHop};
+use ropewalk_profile::AddressSource;
 use ropewalk_session::{Command as Wish, CredentialReason as Why, Phase, Session, Unreached, Uplink};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
@@ -38,6 +40,7 @@ use crate::neighbours::Membership;
 use crate::platform::Platform;
 use crate::sleep::Sleep;
 use diagnosis::Finding;
+use lease::LeaseFile;
 use links::Way;
 use tunnel::Tunnel;
 
@@ -66,6 +69,8 @@ struct Connection {
     done: mpsc::UnboundedSender<Done>,
     /// The addresses a name had last: with the tunnel's DNS in place and the tunnel gone, it cannot be asked again.
     known: Vec<(String, Vec<IpAddr>)>,
+    /// Where the lease is kept, when the inner address comes by DHCP.
+    lease: Option<LeaseFile>,
     /// Why what the gateway granted cannot be used here, which ends the connection.
     unusable: Option<ErrorInfo>,
     shown: report::Shown,
@@ -105,8 +110,11 @@ impl Connection {
             ErrorInfo::new(ErrorCode::Failed, "the helper cannot configure this system's network", hint)
         })?;
         let log_keys = context.config.key_log_dir.is_some();
-        let config =
+        let mut config =
             setup::session_config(&context.profile, &context.secrets, &context.credentials, log_keys)?;
+        let by_dhcp = context.profile.address.source == AddressSource::Dhcp;
+        let lease = by_dhcp.then(|| LeaseFile::open(&context, &platform.monitor.snapshot())).transpose()?;
+        config.dhcp = lease.as_ref().map(|lease| lease.config(setup::allowed_v4(&context.profile)));
         let membership = config
             .initiator
             .initial_contact
@@ -125,6 +133,7 @@ impl Connection {
             rng: ChaCha20Rng::from_seed(seed),
             done,
             known: Vec::new(),
+            lease,
             unusable: None,
             shown: report::Shown::default(),
             changed: false,
@@ -330,6 +339,17 @@ impl Connection {
                     tracing::error!(%error, "the CHILD_SA cannot be installed");
                 }
             }
+            Wish::SendInner { spi_in, path, packet } => self.tunnel.send_inner(spi_in, path, &packet),
+            Wish::CheckAddress(address) => {
+                let networks = self.platform.monitor.snapshot();
+                let in_use = lease::has_address(&networks, self.tunnel.device_name(), address);
+                self.session.address_checked(clock::now(), address, in_use, &mut self.rng);
+            }
+            Wish::KeepLease(kept) => {
+                if let Some(lease) = &mut self.lease {
+                    lease.keep(kept.map(|kept| *kept));
+                }
+            }
             Wish::Carry(carriage) => {
                 self.tunnel.carry(carriage);
                 for (path, bounds) in self.tunnel.sizes_wanted() {
@@ -476,6 +496,7 @@ impl Connection {
                         self.session.esp_came_by(spi, Path { link, local, remote });
                     }
                 }
+                Event::Inner { packet, .. } => self.session.inner_packet(now, &packet, &mut self.rng),
                 Event::Heard { remote, .. } => self.tunnel.group_heard(now, remote),
                 Event::NoEgress { .. } => {}
                 _ => {}

@@ -111,7 +111,8 @@ impl Tunnel {
             Some(child.suite.inner_mtu(of(link.carries()), link.path.remote.is_ipv6()))
         };
         let fits = in_use.min().or_else(next).unwrap_or_else(|| IPV6_MINIMUM.into());
-        u16::try_from(fits).unwrap_or(LARGEST).clamp(LEAST, LARGEST)
+        let fits = u16::try_from(fits).unwrap_or(LARGEST).clamp(LEAST, LARGEST);
+        self.leased_mtu.map_or(fits, |leased| leased.min(fits))
     }
 
     /// What is to be told of a path that carries less than IPv6 needs.
@@ -124,7 +125,8 @@ impl Tunnel {
         let narrow = format!(
             "This network carries packets of {path} octets at most, so {inner} octets fit through the tunnel."
         );
-        let (message, hint) = if self.fixed_mtu != 0 {
+        let wanted = self.fixed_mtu != 0 || self.leased_mtu.is_some_and(|leased| leased <= inner);
+        let (message, hint) = if wanted {
             return None;
         } else if ipv6 {
             (

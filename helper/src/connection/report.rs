@@ -1,20 +1,25 @@
 //! From the session's and the pump's state to the status that clients see.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use ropewalk_ike::exchange::child::Mode;
 use ropewalk_ipc::{
-    ChildSa, DnsStatus, ErrorCode, ErrorInfo, Features, GatewayStatus, IkeSa, InterfaceKind, PathState,
-    PathStatus, State, Status, Totals,
+    ChildSa, DnsStatus, ErrorCode, ErrorInfo, Features, GatewayStatus, IkeSa, InterfaceKind, LeaseStatus,
+    PathState, PathStatus, State, Status, Totals,
 };
-use ropewalk_session::{Alone, Cause, Explanation, Health, IkeInfo, PathSnapshot, Phase, Snapshot};
+use ropewalk_session::{
+    Alone, Cause, Explanation, Health, IkeInfo, LeaseInfo, PathSnapshot, Phase, Snapshot,
+};
+use time::OffsetDateTime;
 
 use super::diagnosis::Finding;
 use super::networks::Network;
 use super::tunnel::{Installed, Tunnel};
+use crate::clock;
 use crate::engine::ConnectionContext;
-use crate::state::now_rfc3339;
+use crate::state::{now_rfc3339, rfc3339};
 
 /// Counters are published this often while nothing else changes: watchers are told as often.
 const COUNTERS: Duration = Duration::from_secs(1);
@@ -26,6 +31,8 @@ pub struct Shown {
     established: BTreeMap<u64, String>,
     /// What was published, without what is measured, and when.
     last: Option<(Snapshot, Instant)>,
+    /// When a lease ends, on both clocks.
+    lease_end: Option<(ropewalk_ike::time::Instant, String)>,
 }
 
 impl Shown {
@@ -58,13 +65,37 @@ impl Shown {
             snapshot.ike.iter().chain(&snapshot.beside).map(|ike| self.ike_sa(ike)).collect();
         let spis = || snapshot.ike.iter().chain(&snapshot.beside).map(|ike| ike.spis.initiator);
         self.established.retain(|spi, _| spis().any(|known| known == *spi));
+        let lease = snapshot.lease.as_ref().map(|lease| self.lease(lease));
         context.status.update(|status| {
             fill(status, state, snapshot, (tunnel, networks));
             status.ike = ike;
+            status.lease = lease;
             let error = snapshot.error.as_ref().map(|error| error_info(error, finding));
             let narrow = || tunnel.too_narrow().filter(|_| state == State::Connected);
             status.error = error.or_else(narrow);
         });
+    }
+
+    fn lease(&mut self, held: &LeaseInfo) -> LeaseStatus {
+        let until = held.ends.map(|ends| match &self.lease_end {
+            Some((known, text)) if *known == ends => text.clone(),
+            _ => {
+                let text = rfc3339(OffsetDateTime::now_utc() + ends.saturating_since(clock::now()));
+                self.lease_end = Some((ends, text.clone()));
+                text
+            }
+        });
+        let words = |addresses: &[Ipv4Addr]| addresses.iter().map(ToString::to_string).collect();
+        let settings = &held.lease.settings;
+        let domain = settings.domain.iter().filter(|domain| !settings.search.contains(domain));
+        LeaseStatus {
+            server: held.lease.server.to_string(),
+            until,
+            search: settings.search.iter().chain(domain).cloned().collect(),
+            ntp: words(&settings.ntp_servers),
+            wins: words(&settings.wins_servers),
+            refused_routes: held.refused.iter().map(|(route, why)| format!("{route}: {why}")).collect(),
+        }
     }
 
     fn ike_sa(&mut self, ike: &IkeInfo) -> IkeSa {
@@ -123,7 +154,9 @@ fn fill(status: &mut Status, state: State, snapshot: &Snapshot, (tunnel, network
     status.alone = snapshot.alone.map(|alone| why_alone(alone).to_owned());
     match tunnel.configured() {
         Some(configured) => {
-            status.addresses = configured.addresses.iter().map(ToString::to_string).collect();
+            // An address whose lease is over is still the device's, and not ours.
+            let addresses = configured.addresses.iter().filter(|_| snapshot.inner.is_some());
+            status.addresses = addresses.map(ToString::to_string).collect();
             status.routes = configured.routes.iter().map(ToString::to_string).collect();
             status.mtu = Some(configured.mtu.into());
             status.dns = DnsStatus {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::{IpNet, Ipv4Net};
 use ropewalk_ike::auth::{ClientCertificate, TrustAnchors};
 use ropewalk_ike::exchange::child::Mode;
 use ropewalk_ike::exchange::config::{AddressRequest, GatewayIdentity, InitiatorConfig, LocalAuth};
@@ -32,10 +33,12 @@ pub fn session_config(
     let auth = local_auth(profile, secrets)?;
     let local_id = local_identity(profile, &auth)?;
     let fixed: Vec<IpAddr> = match profile.address.source {
-        AddressSource::Static => profile.address.fixed.iter().map(ipnet::IpNet::addr).collect(),
+        AddressSource::Static => profile.address.fixed.iter().map(IpNet::addr).collect(),
         AddressSource::ConfigPayload | AddressSource::Dhcp => Vec::new(),
     };
-    let (request, ts_i) = if fixed.is_empty() {
+    let (request, ts_i) = if profile.address.source == AddressSource::Dhcp {
+        (AddressRequest::default(), vec![TrafficSelector::any_v4()])
+    } else if fixed.is_empty() {
         let any = vec![TrafficSelector::any_v4(), TrafficSelector::any_v6()];
         (AddressRequest { ipv4: Some(None), ipv6: Some(None) }, any)
     } else {
@@ -81,6 +84,7 @@ pub fn session_config(
         gateways: gateways.collect(),
         identity_from_address: profile.auth.method == Method::Psk && profile.auth.identity.is_none(),
         initiator,
+        dhcp: None,
         reauth: (profile.timing.reauth > 0).then(|| Duration::from_secs(profile.timing.reauth.into())),
         paths: paths(profile),
         can_ask: credentials.can_ask(),
@@ -91,6 +95,13 @@ pub fn session_config(
 /// A CHILD_SA in transport mode is bound to the addresses of one path.
 fn multipath(profile: &Profile) -> bool {
     profile.paths.multipath && profile.tunnel.mode == TunnelMode::Tunnel
+}
+
+/// The IPv4 networks that the profile lets into the tunnel; none means all.
+#[must_use]
+pub fn allowed_v4(profile: &Profile) -> Vec<Ipv4Net> {
+    let v4 = |route: &IpNet| if let IpNet::V4(v4) = route { Some(*v4) } else { None };
+    profile.tunnel.routes.iter().filter_map(v4).collect()
 }
 
 fn paths(profile: &Profile) -> PathsConfig {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use ropewalk_datapath::{
-    Config as PumpConfig, DataPath, DeviceId, EventReceiver, InboundHandle, InboundSpec, OutboundHandle,
-    Selector, TunFd,
+    Config as PumpConfig, DataPath, DeviceId, Divert, Egress, EventReceiver, InboundHandle, InboundSpec,
+    OutboundHandle, Selector, TunFd,
 };
 use ropewalk_esp::{EspSuite, InboundSa, OutboundSa, SequenceCounter};
 use ropewalk_ike::exchange::child::{ChildSa, Mode};
@@ -26,6 +26,9 @@ use super::links::Links;
 use super::mtu::{IPV6_MINIMUM, device_mtu};
 use crate::engine::{ConnectionContext, EngineConfig};
 use crate::platform::Platform;
+
+/// What DHCP servers say comes to the session, by whichever CHILD_SA.
+const TO_DHCP_CLIENT: Divert = Divert { source_port: 67, destination_port: 68 };
 
 /// Why a CHILD_SA, or an SA of the group, cannot be installed.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +81,10 @@ pub struct Tunnel {
     pub(super) wanted: Option<TunnelConfig>,
     pub(super) keepalive: Duration,
     pub(super) fixed_mtu: u16,
+    /// The inner address comes by DHCP.
+    dhcp: bool,
+    /// The largest packet that the DHCP server allows.
+    pub(super) leased_mtu: Option<u16>,
     retired_in: (u64, u64),
     retired_out: (u64, u64),
     pub(super) group: Group,
@@ -118,6 +125,8 @@ impl Tunnel {
             wanted: None,
             keepalive: Duration::from_secs(context.profile.timing.nat_keepalive.into()),
             fixed_mtu: context.profile.tunnel.mtu,
+            dhcp: context.profile.address.source == AddressSource::Dhcp,
+            leased_mtu: None,
             retired_in: (0, 0),
             retired_out: (0, 0),
             group: Group::new(&context.profile.multi_point_sa),
@@ -161,6 +170,24 @@ impl Tunnel {
         }
     }
 
+    /// The device's name.
+    #[must_use]
+    pub fn device_name(&self) -> Option<&str> {
+        self.device.as_ref().map(TunDevice::name)
+    }
+
+    /// Sends an inner packet of the session's own by the CHILD_SA with our SPI `spi_in`.
+    pub fn send_inner(&self, spi_in: u32, path: Path, packet: &[u8]) {
+        let child = self.children.iter().find(|child| child.sa.spi_in == spi_in);
+        let (Some(child), Some(link), Some(pump)) = (child, self.links.get(path.link), &self.pump) else {
+            return;
+        };
+        let egress = Egress { sa: child.outbound.clone(), socket: link.socket, peer: path.remote };
+        if let Err(error) = pump.send_inner(&egress, packet) {
+            tracing::debug!(remote = %path.remote, %error, "an inner packet cannot be sent");
+        }
+    }
+
     /// Puts a CHILD_SA into the pump.
     ///
     /// # Errors
@@ -186,6 +213,7 @@ impl Tunnel {
             outer: child.outer(),
             device: DeviceId::MAIN,
             peer: None,
+            divert: self.dhcp.then_some(TO_DHCP_CLIENT),
         })?;
         if let (Some(folder), Some(link)) = (&config.key_log_dir, self.links.current()) {
             ropewalk_keylog::child(folder, &child, link.path);
@@ -238,8 +266,13 @@ impl Tunnel {
             profile.dns.servers.clone()
         };
         let routed = is_routed(profile);
-        let mut routes =
-            if routed { profile.tunnel.routes.clone() } else { routes(profile, inner, &addresses) };
+        let mut routes = match &inner.routes {
+            _ if routed => profile.tunnel.routes.clone(),
+            // What a DHCP server says of routes was judged already, by the profile's routes too.
+            Some(named) => named.clone(),
+            None => routes(profile, inner, &addresses),
+        };
+        self.leased_mtu = inner.mtu;
         let listed = profile.multi_point_sa.routes.iter().map(|route| route.prefix);
         let listed = listed.filter(|prefix| !routes.iter().any(|route| route.contains(prefix)));
         routes.extend(listed.filter(|_| profile.multi_point_sa.enabled).collect::<Vec<_>>());
@@ -257,7 +290,11 @@ impl Tunnel {
             routes: routes.clone(),
             exclude: profile.tunnel.exclude.clone(),
             mtu: device_mtu(mtu, &addresses).into(),
-            dns: DnsConfig { servers: servers.clone(), domains: domains.clone() },
+            dns: DnsConfig {
+                servers: servers.clone(),
+                domains: domains.clone(),
+                search: inner.search.clone(),
+            },
             routed,
             ..TunnelConfig::new(device.device_ref())
         };

@@ -7,12 +7,13 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 /// The tables, in the order of the page.
-pub const FILES: [&str; 7] = [
+pub const FILES: [&str; 8] = [
     "rfc7296.toml",
     "rfc4555.toml",
     "rfc7383.toml",
     "rfc3948.toml",
     "rfc3884.toml",
+    "rfc3456.toml",
     "keep-old-ike-sa.toml",
     "mpsa.toml",
 ];

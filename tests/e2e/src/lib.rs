@@ -7,6 +7,7 @@
 
 mod boot_clock;
 mod client;
+mod dhcp;
 mod flow;
 mod gateway;
 mod load;
@@ -22,6 +23,7 @@ mod swan_client;
 
 pub use boot_clock::BootClock;
 pub use client::{Client, ClientOptions};
+pub use dhcp::{DhcpSeen, DhcpSite, FIRST_LEASE, dhcp_in, dhcp_profile, home_with_keys};
 pub use flow::{Flow, StateLog};
 pub use gateway::{AuthKind, BOTH, Credentials, Gateway, GatewayKind, Offer};
 pub use load::{Load, Order, order};

@@ -238,7 +238,7 @@ fn a_name_leads_to_the_gateway_too() -> Result<()> {
         let _dns = ropewalk_lab::Dnsmasq::start_named(
             &site.router,
             "home",
-            &ropewalk_lab::DnsmasqConfig { names, dhcp_ranges: Vec::new() },
+            &ropewalk_lab::DnsmasqConfig { names, ..ropewalk_lab::DnsmasqConfig::default() },
         )?;
         site.client.resolv_conf("nameserver 10.77.1.1\n")?;
         let credentials = Credentials::new(AuthKind::Psk)?;

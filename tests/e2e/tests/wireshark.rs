@@ -2,11 +2,9 @@
 
 #![allow(clippy::indexing_slicing, reason = "a message that is not there is a failed test")]
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, ensure};
 use ropewalk_e2e::{
-    AuthKind, Client, Credentials, Gateway, GatewayKind, Offer, PATIENCE, ProfileText, in_lab,
+    AuthKind, Client, Credentials, Gateway, GatewayKind, Offer, PATIENCE, ProfileText, home_with_keys, in_lab,
 };
 use ropewalk_lab::{Capture, Lab, Site, SiteOptions, site::GATEWAY_V4, tshark, until};
 
@@ -45,19 +43,6 @@ fn decrypt(lab: &Lab, which: GatewayKind, ike: &str, esp: &str) -> Result<()> {
     let replies = inner.lines().filter(|line| line.contains("10.77.50.2") && line.ends_with("\t0")).count();
     ensure!(requests >= 3 && replies >= 3, "echo requests and replies inside ESP: {inner}");
     Ok(())
-}
-
-/// tshark reads both tables from its own configuration folder.
-fn home_with_keys(lab: &Lab, client: &Client) -> Result<PathBuf> {
-    let home = lab.dir().join("tshark");
-    let tables = home.join("wireshark");
-    std::fs::create_dir_all(&tables)?;
-    for table in ["ikev2_decryption_table", "esp_sa"] {
-        let from = client.key_log().join(table);
-        std::fs::copy(&from, tables.join(table))
-            .with_context(|| format!("the key log {}", from.display()))?;
-    }
-    Ok(home)
 }
 
 /// One IKE message as tshark reads it.

@@ -83,6 +83,12 @@ impl DhcpRelay {
         Self { address, exchanges: BTreeMap::new() }
     }
 
+    /// Its address.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
     /// A client's message, for the server.
     ///
     /// # Errors

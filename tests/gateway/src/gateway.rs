@@ -3,6 +3,7 @@
 //! A client is known by our SPI. It begins as [`HalfOpen`] and becomes an [`IkeSa`]; what the owner has to do in the data
 //! path comes out as [`GatewayEvent`]s, in order.
 
+mod dhcp;
 mod drain;
 mod entry;
 mod event;
@@ -21,6 +22,7 @@ use ropewalk_ike::exchange::{Path, Transmit};
 use ropewalk_ike::time::{Instant, UnixTime};
 use ropewalk_ike::wire::{ExchangeType, GatewayName, Header, Message};
 
+use crate::dhcp_relay::DhcpRelay;
 use crate::group::Group;
 use crate::inner::SharedLeases;
 use crate::leases::Leases;
@@ -59,6 +61,7 @@ pub struct Gateway {
     by_spi: BTreeMap<u64, u64>,
     leases: SharedLeases,
     group: Option<Group>,
+    relay: Option<DhcpRelay>,
     cookies: CookieJar,
     limit: RateLimit,
     /// For ESP that nobody knows, of which there may be much more.
@@ -79,6 +82,7 @@ impl Gateway {
     pub fn new(settings: Settings, wall_clock: UnixTime) -> Self {
         let leases = SharedLeases::new(Leases::new(&settings.pools, settings.unique));
         Self {
+            relay: dhcp::relay(settings.dhcp),
             settings,
             wall_clock,
             clients: BTreeMap::new(),

@@ -106,6 +106,21 @@ impl Leases {
         held.map(|(address, _)| *address).collect()
     }
 
+    /// Somebody else gave this address to a client: a DHCP server.
+    pub fn note(&mut self, identity: &str, holder: Holder, address: IpAddr, now: Instant) {
+        for lease in self.leases.values_mut().filter(|lease| lease.holder == Some(holder)) {
+            lease.holder = None;
+        }
+        let identity = identity.to_owned();
+        self.leases.insert(address, Lease { identity, holder: Some(holder), used: now });
+    }
+
+    /// Whether a client of this identity has this address now.
+    #[must_use]
+    pub fn has(&self, identity: &str, address: IpAddr) -> bool {
+        self.leases.get(&address).is_some_and(|lease| lease.identity == identity && lease.holder.is_some())
+    }
+
     /// Gives back what this client holds; it stays reserved for its identity.
     pub fn release(&mut self, holder: Holder, now: Instant) {
         for lease in self.leases.values_mut().filter(|lease| lease.holder == Some(holder)) {

@@ -1,6 +1,6 @@
 //! What the owner of a gateway decides: who it is, whom it lets in, and what they get.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,6 +113,9 @@ pub struct Settings {
     pub esp_proposals: Vec<EspProposal>,
     /// Inner addresses for clients come from these; the first host of each is the gateway's own.
     pub pools: Vec<IpNet>,
+    /// Clients get their inner addresses from a DHCP server, to which this address of ours relays (RFC 3456); none from the
+    /// pools then.
+    pub dhcp: Option<Ipv4Addr>,
     /// DNS servers to tell clients of.
     pub dns: Vec<IpAddr>,
     /// Names that those servers answer for; none means all (RFC 8598).
@@ -182,6 +185,7 @@ impl Settings {
             ike_proposals: default_ike_proposals(),
             esp_proposals: default_esp_proposals(),
             pools: Vec::new(),
+            dhcp: None,
             dns: Vec::new(),
             domains: Vec::new(),
             traffic: Vec::new(),

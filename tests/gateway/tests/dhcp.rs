@@ -54,12 +54,15 @@ impl Site {
                 subnet: "10.40.0.0/24".to_owned(),
                 pool: (FIRST, last),
                 lifetime: u32::try_from(LIFETIME)?,
+                timers: None,
+                reserved: None,
                 options: options.map(|(name, data)| (name.to_owned(), data.to_owned())).to_vec(),
             };
             Server::Kea(Kea::start(&lan, "kea", &config)?)
         } else {
             let range = format!("{FIRST},{last},255.255.255.0,{LIFETIME}");
-            let config = DnsmasqConfig { names: Vec::new(), dhcp_ranges: vec![range] };
+            let config =
+                DnsmasqConfig { names: Vec::new(), dhcp_ranges: vec![range], ..DnsmasqConfig::default() };
             Server::Dnsmasq(Dnsmasq::start(&lan, &config)?)
         };
         let socket = gateway.bind_udp(SocketAddr::new(IpAddr::V4(RELAY), 67))?;

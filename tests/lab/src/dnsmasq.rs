@@ -21,6 +21,8 @@ pub struct DnsmasqConfig {
     pub names: Vec<(String, IpAddr)>,
     /// DHCP ranges in its own syntax, such as `10.1.0.100,10.1.0.200,255.255.255.0,1h`.
     pub dhcp_ranges: Vec<String>,
+    /// DHCP options in its own syntax, such as `option:mtu,1300`.
+    pub dhcp_options: Vec<String>,
 }
 
 impl Dnsmasq {
@@ -49,6 +51,9 @@ impl Dnsmasq {
         }
         for range in &config.dhcp_ranges {
             text += &format!("dhcp-range={range}\ndhcp-authoritative\n");
+        }
+        for option in &config.dhcp_options {
+            text += &format!("dhcp-option={option}\n");
         }
         let file = dir.join("dnsmasq.conf");
         fs::write(&file, text).context(|| format!("write {}", file.display()))?;

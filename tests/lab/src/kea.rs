@@ -21,6 +21,10 @@ pub struct KeaConfig {
     pub pool: (Ipv4Addr, Ipv4Addr),
     /// Seconds.
     pub lifetime: u32,
+    /// Seconds after which clients renew, and after which they ask any server; `None`: their own choice.
+    pub timers: Option<(u32, u32)>,
+    /// An address that belongs to another client, by its hardware address.
+    pub reserved: Option<(String, Ipv4Addr)>,
     /// Options by Kea's names, such as `("routers", "10.40.0.1")`.
     pub options: Vec<(String, String)>,
 }
@@ -41,7 +45,10 @@ impl Kea {
         fs::create_dir_all(&dir).context(|| format!("make {}", dir.display()))?;
         let options: Vec<_> =
             config.options.iter().map(|(name, data)| json!({ "name": name, "data": data })).collect();
-        let text = json!({ "Dhcp4": {
+        let reserved = config.reserved.iter();
+        let reservations: Vec<_> =
+            reserved.map(|(mac, address)| json!({ "hw-address": mac, "ip-address": address })).collect();
+        let mut text = json!({ "Dhcp4": {
             // Requests come from a relay: no raw socket is wanted.
             "interfaces-config": { "interfaces": [config.interface], "dhcp-socket-type": "udp" },
             "lease-database": { "type": "memfile", "persist": false },
@@ -52,6 +59,7 @@ impl Kea {
                 "subnet": config.subnet,
                 "pools": [{ "pool": format!("{} - {}", config.pool.0, config.pool.1) }],
                 "option-data": options,
+                "reservations": reservations,
             }],
             "loggers": [{
                 "name": "kea-dhcp4",
@@ -60,6 +68,12 @@ impl Kea {
                 "debuglevel": 40,
             }],
         }});
+        if let (Some((renew, rebind)), Some(top)) = (config.timers, text.get_mut("Dhcp4")) {
+            if let Some(top) = top.as_object_mut() {
+                top.insert("renew-timer".to_owned(), renew.into());
+                top.insert("rebind-timer".to_owned(), rebind.into());
+            }
+        }
         let file = dir.join("kea.json");
         fs::write(&file, text.to_string()).context(|| format!("write {}", file.display()))?;
         let mut command = namespace.command("kea-dhcp4");
@@ -68,6 +82,14 @@ impl Kea {
         let mut process = Process::start(&mut command, &namespace.log_path(name))?;
         process.wait_for_log("DHCP4_STARTED", Duration::from_secs(20))?;
         Ok(Self { process })
+    }
+
+    /// Waits until its log has this.
+    ///
+    /// # Errors
+    /// When that does not come.
+    pub fn wait_for_log(&mut self, text: &str, limit: Duration) -> Result<()> {
+        self.process.wait_for_log(text, limit)
     }
 
     /// Its log.

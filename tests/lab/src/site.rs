@@ -140,7 +140,7 @@ impl Site {
             (INTRANET.to_owned(), IpAddr::V4(SERVER_V4)),
             ("six.corp.test".to_owned(), IpAddr::V6(SERVER_V6)),
         ];
-        let dns = Dnsmasq::start(&server, &DnsmasqConfig { names, dhcp_ranges: Vec::new() })?;
+        let dns = Dnsmasq::start(&server, &DnsmasqConfig { names, ..DnsmasqConfig::default() })?;
         Ok(Self { dns, transfer, client, router, gateway, server, lab: lab.clone() })
     }
 

@@ -55,7 +55,7 @@ impl Swan {
             copy_program(program, &dir)?;
         }
         let mut swan = Self { namespace: namespace.clone(), process: None, dir, name: name.to_owned() };
-        swan.write("strongswan.conf", &swan.daemon_config())?;
+        swan.write("strongswan.conf", &swan.daemon_config(&config.daemon))?;
         swan.write("swanctl/swanctl.conf", &config.text)?;
         for (folder, file, pem) in &config.files {
             swan.write(&format!("swanctl/{folder}/{file}"), pem)?;
@@ -161,9 +161,9 @@ impl Swan {
         self.control(&["--load-all", "--noprompt"], CONTROL_LIMIT)?.success().map(|_| ())
     }
 
-    fn daemon_config(&self) -> String {
+    fn daemon_config(&self, further: &str) -> String {
         format!(
-            "charon-systemd {{\n load = {PLUGINS}\n filelog {{\n  log {{\n   path = {}\n   default = 1\n   ike = 2\n   \
+            "charon-systemd {{\n load = {PLUGINS}\n{further} filelog {{\n  log {{\n   path = {}\n   default = 1\n   ike = 2\n   \
              cfg = 1\n   time_format = %H:%M:%S\n   flush_line = yes\n  }}\n }}\n plugins {{\n  vici {{\n   socket = {}\n  }}\n  \
              kernel-libipsec {{\n   allow_peer_ts = yes\n  }}\n }}\n}}\nswanctl {{\n load = random pem pkcs1 pkcs8 x509 openssl\n}}\n",
             self.log_path().display(),

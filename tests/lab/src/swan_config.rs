@@ -21,6 +21,8 @@ pub struct SwanConfig {
     pub text: String,
     /// Folder (`x509`, `x509ca`, `private`), file name, PEM.
     pub files: Vec<(&'static str, String, String)>,
+    /// Further lines of `strongswan.conf`, in the daemon's section.
+    pub daemon: String,
 }
 
 /// What a gateway thinks of IKE_AUTH without a CHILD_SA (RFC 6023).

@@ -328,7 +328,9 @@ impl Bundle {
                 let line = ike_line(initiator, responder, cipher, &keys);
                 self.key_log.extend(line.map(|line| line.to_string()));
             }
-            GatewayEvent::ClientUp { .. } => {}
+            GatewayEvent::ClientUp { .. }
+            | GatewayEvent::ToDhcpServer { .. }
+            | GatewayEvent::SendInner { .. } => {}
         }
     }
 }

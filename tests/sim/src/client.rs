@@ -1,9 +1,10 @@
 //! A session and what its owner would do: open sockets, install CHILD_SAs, remember the tunnel's settings.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use rand_chacha::ChaCha20Rng;
+use ropewalk_dhcp::Lease;
 use ropewalk_ike::exchange::Path;
 use ropewalk_ike::exchange::child::ChildSa;
 use ropewalk_ike::multi_point::group_sa::GroupSa;
@@ -63,6 +64,14 @@ pub struct SimClient {
     pub counters: BTreeMap<u32, Traffic>,
     /// What the paths of its sockets carry, as far as it knows.
     pub sizes: BTreeMap<u32, PathSize>,
+    /// Inner packets of the session's own that are to be sent.
+    pub(crate) inner: Vec<(u32, Path, Vec<u8>)>,
+    /// The lease that is to be remembered over restarts.
+    pub lease: Option<Lease>,
+    /// The leased addresses that the session asked about.
+    pub checked: Vec<Ipv4Addr>,
+    /// Addresses that the machine has on some other interface.
+    pub own_inner: Vec<Ipv4Addr>,
     /// Its own addresses at the moment; none is no network.
     addresses: Vec<IpAddr>,
     uplinks: Vec<SimUplink>,
@@ -91,6 +100,10 @@ impl SimClient {
             carriage: None,
             counters: BTreeMap::new(),
             sizes: BTreeMap::new(),
+            inner: Vec::new(),
+            lease: None,
+            checked: Vec::new(),
+            own_inner: Vec::new(),
             addresses: vec![address, CLIENT_V6],
             uplinks: Vec::new(),
             gateways,
@@ -185,6 +198,12 @@ impl SimClient {
     pub fn receive(&mut self, now: Instant, datagram: &Datagram, rng: &mut ChaCha20Rng) {
         let link = self.links.iter().find(|(_, local, _)| *local == datagram.destination);
         let Some((link, local, _)) = link.copied() else { return };
+        if let Some(esp) = crate::inner::esp(&datagram.bytes) {
+            if let Some(packet) = self.children.iter().find_map(|child| crate::inner::open(child, esp)) {
+                self.session.inner_packet(now, &packet, rng);
+            }
+            return;
+        }
         let path = Path { link, local, remote: datagram.source };
         if self.session.handle_datagram(now, path, &datagram.bytes, rng).is_err() {
             self.refused_datagrams += 1;
@@ -194,6 +213,7 @@ impl SimClient {
     /// Does what the session wants until it wants nothing more.
     pub fn drain(&mut self, now: Instant, network: &mut Network, rng: &mut ChaCha20Rng) {
         loop {
+            self.send_inner(now, network, rng);
             while let Some(transmit) = self.session.poll_transmit() {
                 let local = self.links.iter().find(|(link, ..)| *link == transmit.path.link);
                 let Some((_, source, _)) = local.copied() else { continue };
@@ -207,6 +227,21 @@ impl SimClient {
             }
             let Some(command) = self.session.poll_command() else { return };
             self.perform(now, command, rng);
+        }
+    }
+
+    /// Seals and sends the session's own inner packets.
+    fn send_inner(&mut self, now: Instant, network: &mut Network, rng: &mut ChaCha20Rng) {
+        for (spi_in, path, packet) in std::mem::take(&mut self.inner) {
+            let child = self.children.iter().find(|child| child.spi_in == spi_in);
+            let local = self.links.iter().find(|(link, ..)| *link == path.link);
+            let (Some(child), Some((_, source, _))) = (child, local.copied()) else { continue };
+            if !self.addresses.contains(&source.ip()) {
+                continue;
+            }
+            if let Some(bytes) = crate::inner::seal(child, &packet) {
+                network.send_from_client(now, Datagram { source, destination: path.remote, bytes }, rng);
+            }
         }
     }
 
@@ -256,6 +291,13 @@ impl SimClient {
                 self.sizes.remove(&closed);
             }
             Command::InstallChild(child) => self.children.push(*child),
+            Command::SendInner { spi_in, path, packet } => self.inner.push((spi_in, path, packet)),
+            Command::CheckAddress(address) => {
+                self.checked.push(address);
+                let in_use = self.own_inner.contains(&address);
+                self.session.address_checked(now, address, in_use, rng);
+            }
+            Command::KeepLease(lease) => self.lease = lease.map(|lease| *lease),
             Command::Carry(carriage) => {
                 self.egress = Some((carriage.carrying.spi_in, carriage.carrying.path));
                 self.carriage = Some(carriage);

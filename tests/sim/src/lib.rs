@@ -5,6 +5,7 @@
 //! them. A test that fails says with which seed.
 //!
 //! - [`bundle`]: one client with several IKE_SAs and one gateway, for a test that decides which of them does what.
+//! - [`dhcp_server`]: addresses for clients, when these come by DHCP.
 //! - [`duel`]: one client and one gateway message by message, for a test that knows the keys.
 //! - [`network`]: datagrams in flight, faults, a NAT.
 //! - [`client`]: a session and what its owner would do.
@@ -16,7 +17,9 @@
 
 pub mod bundle;
 pub mod client;
+pub mod dhcp_server;
 pub mod duel;
+mod inner;
 pub mod network;
 pub mod pings;
 pub mod setup;

@@ -1,10 +1,11 @@
 //! Matching configurations of both ends.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand_chacha::ChaCha20Rng;
+use ropewalk_dhcp::{ClientConfig, ClientIdentifier, HardwareAddress};
 use ropewalk_gateway::{CookiePolicy, Psk, Settings, User};
 use ropewalk_ike::auth::{ClientCertificate, TrustAnchors};
 use ropewalk_ike::exchange::child::Mode;
@@ -14,7 +15,7 @@ use ropewalk_ike::proposal::{IkeProposal, default_esp_proposals, default_ike_pro
 use ropewalk_ike::time::UnixTime;
 use ropewalk_ike::wire::keep_old_ike_sa::DEFAULT_NOTIFY_TYPE;
 use ropewalk_ike::wire::{Identification, TrafficSelector, TrafficSelectors};
-use ropewalk_session::{Endpoint, PathsConfig, SessionConfig};
+use ropewalk_session::{DhcpConfig, Endpoint, PathsConfig, SessionConfig};
 use zeroize::Zeroizing;
 
 use crate::network::below;
@@ -22,13 +23,13 @@ use crate::network::below;
 /// 15 January 2027: the certificates in `testdata` are valid then.
 pub const WALL_CLOCK: UnixTime = UnixTime(1_800_000_000);
 /// The gateway's outer address.
-pub const GATEWAY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1));
+pub const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
 /// Its IPv6 address.
 pub const GATEWAY_V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 /// The client's own IPv6 address.
 pub const CLIENT_V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x20));
 /// The client's own address.
-pub const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 1, 20));
+pub const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 20));
 
 macro_rules! testdata {
     ($name:literal) => {
@@ -120,11 +121,27 @@ impl Setup {
             initiator,
             identity_from_address: false,
             reauth: None,
+            dhcp: None,
             paths: PathsConfig::default(),
             can_ask: false,
             log_keys: false,
         };
         Self { client, gateway, nat: true }
+    }
+
+    /// The client gets its inner address by DHCP, through the gateway's relay.
+    ///
+    /// # Panics
+    /// Never: the test's hardware address is one.
+    #[must_use]
+    pub fn with_dhcp(mut self) -> Self {
+        let hardware = HardwareAddress::from_octets(&[2, 0, 0, 0, 0, 1]);
+        let hardware = hardware.unwrap_or_else(|| panic!("a hardware address"));
+        let identifier = ClientIdentifier::Hardware;
+        let client = ClientConfig { hardware, identifier, host_name: None, remembered: None };
+        self.client.dhcp = Some(DhcpConfig { client, remembered: None, allowed: Vec::new() });
+        self.gateway.dhcp = Some(Ipv4Addr::new(10, 99, 0, 1));
+        self
     }
 
     /// Configurations that depend on the seed: mostly a pre-shared key; suites, cookies, fragmentation and NAT vary.

@@ -14,6 +14,8 @@ use ropewalk_ike::time::{Instant, UnixTime};
 use ropewalk_session::{Phase, Traffic};
 
 use crate::client::{SimClient, SimUplink};
+use crate::dhcp_server::DhcpServer;
+use crate::inner;
 use crate::network::{Datagram, Faults, Network};
 use crate::pings::Pings;
 use crate::setup::{CLIENT, GATEWAY, GATEWAY_V6, Setup, WALL_CLOCK};
@@ -46,6 +48,8 @@ pub struct World {
     pub network: Network,
     /// Everything random.
     pub rng: ChaCha20Rng,
+    /// The DHCP server on the gateway's LAN.
+    pub dhcp: DhcpServer,
     /// Pings through the tunnel.
     pub pings: Pings,
     settings: Settings,
@@ -69,6 +73,7 @@ impl World {
             gateway_log: Vec::new(),
             network: Network::new(faults, nat),
             rng: ChaCha20Rng::seed_from_u64(seed),
+            dhcp: DhcpServer::default(),
             pings: Pings::default(),
             settings,
             steps: 0,
@@ -317,6 +322,11 @@ impl World {
             && matches!(datagram.destination.port(), 500 | 4500)
             && let Some(gateway) = &mut self.gateway
         {
+            if let Some(esp) = inner::esp(&datagram.bytes) {
+                self.inner_at_gateway(esp);
+                self.settle();
+                return;
+            }
             let link = u32::from(datagram.destination.port());
             let path = Path { link, local: datagram.destination, remote: datagram.source };
             // What is wrong with a datagram is for the log only.
@@ -349,6 +359,8 @@ impl World {
                 | GatewayEvent::Carriage { .. }
                 | GatewayEvent::ChildDown { .. }
                 | GatewayEvent::PathChanged { .. }
+                | GatewayEvent::ToDhcpServer { .. }
+                | GatewayEvent::SendInner { .. }
                 | GatewayEvent::IkeKeys { .. } => {}
             }
         }
@@ -394,8 +406,45 @@ impl World {
                 GatewayEvent::ClientGone { name, reason, .. } => {
                     self.gateway_log.push(format!("gone {name}: {reason:?}"));
                 }
+                GatewayEvent::ToDhcpServer { message } => {
+                    if let Some(answer) = self.dhcp.answer(self.now, &message) {
+                        gateway.from_dhcp_server(self.now, &answer);
+                    }
+                }
+                GatewayEvent::SendInner { spi_in, packet } => {
+                    let child = self.gateway_children.get(&spi_in);
+                    let sealed =
+                        child.and_then(|(_, child, path)| Some((inner::seal(child, &packet)?, *path)));
+                    if let Some((bytes, path)) = sealed {
+                        let datagram = Datagram { source: path.local, destination: path.remote, bytes };
+                        self.network.send(self.now, datagram, &mut self.rng);
+                    }
+                }
                 GatewayEvent::IkeKeys { .. } => {}
             }
+        }
+    }
+
+    /// ESP with a packet of DHCP reached the gateway: by a CHILD_SA for that it goes to the relay, by another one to the server
+    /// itself, which answers the same way.
+    fn inner_at_gateway(&mut self, esp: &[u8]) {
+        let found = self.gateway_children.iter();
+        let opened = found.filter_map(|(spi, (_, child, path))| {
+            Some((*spi, child.clone(), *path, inner::open(child, esp)?))
+        });
+        let Some((spi_in, child, path, packet)) = opened.into_iter().next() else { return };
+        let Some(gateway) = &mut self.gateway else { return };
+        if child.is_for_dhcp() {
+            gateway.inner_packet(self.now, spi_in, &packet);
+            return;
+        }
+        let Some(datagram) = ropewalk_dhcp::packet::Datagram::read(&packet) else { return };
+        let Some(answer) = self.dhcp.answer(self.now, datagram.payload) else { return };
+        let (source, destination) = (datagram.destination, datagram.source);
+        let back = ropewalk_dhcp::packet::Datagram { source, destination, payload: &answer };
+        if let Some(bytes) = back.packet().and_then(|packet| inner::seal(&child, &packet)) {
+            let datagram = Datagram { source: path.local, destination: path.remote, bytes };
+            self.network.send(self.now, datagram, &mut self.rng);
         }
     }
 }

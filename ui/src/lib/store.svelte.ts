@@ -19,6 +19,7 @@ export const nothing: AppView = {
     dns: { servers: [], domains: [] },
     routes: [],
     mtu: null,
+    lease: null,
     ike: [],
     children: [],
     paths: [],

@@ -28,11 +28,11 @@ use crate::esp::{
 use crate::event::{Event, IkeDatagram};
 use crate::packet::coalesce::Coalescer;
 use crate::packet::flow::is_worth_a_copy;
-use crate::packet::ip::Ip;
+use crate::packet::ip::{Fragment, Ip, UDP};
 use crate::packet::vnet::VNET_LEN;
 use crate::packet::{ecn, mss};
 use crate::policy::Selector;
-use crate::sa::{InboundSpec, SocketId};
+use crate::sa::{Divert, InboundSpec, SocketId};
 
 /// Token of the wake-up; sockets have their id.
 const WAKE: u64 = u64::MAX;
@@ -57,6 +57,7 @@ pub(super) struct Entry {
     /// Where its packets go.
     port: Arc<Port>,
     peer: Option<(SocketId, SocketAddr)>,
+    divert: Option<Divert>,
     /// Who sends, when there are many, and when that was said last.
     senders: Vec<(SocketAddr, u64)>,
     pub(super) counters: Arc<AtomicSaCounters>,
@@ -64,10 +65,10 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(spec: InboundSpec, port: Arc<Port>) -> Self {
-        let InboundSpec { sa, sources, destinations, outer, device: _, peer } = spec;
+        let InboundSpec { sa, sources, destinations, outer, device: _, peer, divert } = spec;
         let outer = outer.map(|(ours, theirs)| (ours.to_canonical(), theirs.to_canonical()));
         let senders = Vec::with_capacity(if sa.window().is_none() { MAX_SENDERS } else { 0 });
-        Self { sa, sources, destinations, outer, port, peer, senders, counters: Arc::default() }
+        Self { sa, sources, destinations, outer, port, peer, divert, senders, counters: Arc::default() }
     }
 
     pub(super) const fn spi(&self) -> u32 {
@@ -91,6 +92,15 @@ impl Entry {
     /// Whether a packet with these outer addresses can be the SA's.
     fn is_from(&self, local: IpAddr, remote: IpAddr) -> bool {
         self.outer.is_none_or(|outer| outer == (local.to_canonical(), remote.to_canonical()))
+    }
+
+    /// Whether an inner packet is the owner's.
+    fn diverts(&self, ip: &Ip, packet: &[u8]) -> bool {
+        self.divert.is_some_and(|divert| {
+            ip.protocol == UDP
+                && ip.fragment == Fragment::Whole
+                && ip.ports(packet) == Some((divert.source_port, divert.destination_port))
+        })
     }
 
     /// Whether both ends of an inner packet are what was agreed.
@@ -147,6 +157,7 @@ struct Inbound {
     /// SPIs that became known, and may have something there.
     added: Vec<u32>,
     unknown: RateLimit,
+    diverted: RateLimit,
     failed: bool,
 }
 
@@ -170,6 +181,7 @@ impl Receiver {
             parked: ParkingLot::default(),
             added: Vec::new(),
             unknown: RateLimit::new(10, 10),
+            diverted: RateLimit::new(64, 32),
             failed: false,
         };
         Ok(Self { epoll, batch: Batch::new(), sockets: HashMap::new(), inbound })
@@ -521,6 +533,14 @@ impl Inbound {
             entry.counters.add(1, inner.len() as u64);
             entry.counters.copies.add(1);
             self.shared.counters.rx_copies.add(1);
+            return None;
+        }
+        if entry.diverts(&ip, inner) {
+            entry.counters.add(1, inner.len() as u64);
+            let event = Event::Inner { spi, packet: inner.to_vec() };
+            if !self.diverted.allows(now) || !self.shared.queues.push_event(event) {
+                self.shared.counters.rx_dropped.add(1);
+            }
             return None;
         }
         if tos != ip.tos && ecn::set_tos(inner, tos) {

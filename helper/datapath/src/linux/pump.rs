@@ -21,6 +21,7 @@ use crate::carriage::Carriage;
 use crate::config::{Config, Framing, Keepalive, TunFd};
 use crate::counters::{AtomicCounters, Counters};
 use crate::error::DataPathError;
+use crate::esp::{NEXT_HEADER_IPV4, NEXT_HEADER_IPV6};
 use crate::sa::{DeviceId, Egress, InboundHandle, InboundSpec, SocketId};
 
 /// What the threads and the handle share.
@@ -197,6 +198,20 @@ impl Pump {
         message: &[u8],
     ) -> Result<(), DataPathError> {
         self.socket(socket)?.send_ike(peer, message).map_err(failed("send an IKE message"))
+    }
+
+    pub(crate) fn send_inner(&self, egress: &Egress, packet: &[u8]) -> Result<(), DataPathError> {
+        let outbound = &egress.sa.0;
+        let sequence = outbound.sequence.take(1)?;
+        let next_header = if packet.first().is_some_and(|first| first >> 4 == 6) {
+            NEXT_HEADER_IPV6
+        } else {
+            NEXT_HEADER_IPV4
+        };
+        let mut sealed = vec![0; outbound.sa.suite().sealed_len(packet.len())];
+        outbound.sa.seal(sequence, &[packet], next_header, &mut sealed)?;
+        let socket = self.socket(egress.socket)?;
+        socket.send_sealed(egress.peer, &sealed).map_err(failed("send an inner packet"))
     }
 
     pub(crate) fn set_keepalive(

@@ -107,6 +107,10 @@ impl Socket {
         self.send(peer, [marker, message])
     }
 
+    pub(super) fn send_sealed(&self, peer: SocketAddr, esp: &[u8]) -> io::Result<()> {
+        self.send(peer, [esp, &[]])
+    }
+
     pub(super) fn send_keepalive(&self, peer: SocketAddr) -> io::Result<()> {
         self.send(peer, [&[KEEPALIVE], &[]])
     }

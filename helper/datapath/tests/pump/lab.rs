@@ -177,6 +177,7 @@ pub fn any_inbound(spi: u32, suite: EspSuite) -> InboundSpec {
         outer: None,
         device: DeviceId::MAIN,
         peer: None,
+        divert: None,
     }
 }
 

@@ -9,6 +9,7 @@ mod allocations;
 mod carries;
 mod demux;
 mod headers;
+mod inner;
 mod lifecycle;
 mod moves;
 mod several;

@@ -172,6 +172,7 @@ fn many_clients_on_one_device_each_get_their_own() {
             outer: None,
             device: DeviceId::MAIN,
             peer: Some((socket, udp.local_addr().unwrap())),
+            divert: None,
         };
         path.add_inbound(spec).unwrap();
         let sa = OutboundHandle::new(outbound(spi_out, aes_gcm()));

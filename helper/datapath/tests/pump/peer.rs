@@ -62,6 +62,7 @@ impl Rig {
             outer: None,
             device: DeviceId::MAIN,
             peer: Some((socket, udp.local_addr().unwrap())),
+            divert: None,
         };
         let inbound_handle = path.add_inbound(spec).unwrap();
         let egress = Egress {

@@ -217,6 +217,7 @@ fn second_device(rig: &Rig) -> (DeviceId, InboundHandle) {
         outer: Some((ip(HERE), ip(HERE))),
         device,
         peer: None,
+        divert: None,
     };
     let handle = rig.path.add_inbound(spec).unwrap();
     let egress = Egress {

@@ -277,6 +277,38 @@ impl Client {
         }
     }
 
+    /// When the lease that is held ends; `None` without one, and when it never does.
+    #[must_use]
+    pub fn lease_ends(&self) -> Option<Instant> {
+        match &self.state {
+            State::Bound(held) | State::Renewing { held, .. } | State::Rebinding { held, .. } => held.end(),
+            State::Stopped
+            | State::Init { .. }
+            | State::Selecting(_)
+            | State::Requesting { .. }
+            | State::Rebooting { .. }
+            | State::Probing(_)
+            | State::Informing { .. }
+            | State::Informed => None,
+        }
+    }
+
+    /// Whether what is said next, or was said last, goes by the DHCP SA: while there is no lease, and once its own server
+    /// has not extended it.
+    #[must_use]
+    pub fn needs_dhcp_sa(&self) -> bool {
+        match &self.state {
+            State::Stopped | State::Bound(_) | State::Renewing { .. } | State::Informed => false,
+            State::Init { .. }
+            | State::Selecting(_)
+            | State::Requesting { .. }
+            | State::Rebooting { .. }
+            | State::Probing(_)
+            | State::Rebinding { .. }
+            | State::Informing { .. } => true,
+        }
+    }
+
     /// The next message to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()

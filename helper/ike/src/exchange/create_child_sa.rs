@@ -7,6 +7,7 @@ use rand_core::CryptoRng;
 
 use super::Path;
 use super::child::{ChildOffer, ChildSa, Mode, derive, random_spi};
+use super::dhcp_sa;
 use super::rekey_child::Rival;
 use super::renewal::MAX_CHILDREN;
 use super::sa::{IkeSa, Task, error_answer};
@@ -34,6 +35,8 @@ pub struct ChildPolicy {
     pub ts_remote: TrafficSelectors,
     /// Their mode. In transport mode the selectors are the addresses in use, whatever stands above.
     pub mode: Mode,
+    /// Beside those there may be CHILD_SAs for DHCP ([`super::dhcp_sa`]).
+    pub dhcp: bool,
 }
 
 /// What a CHILD_SA is asked for.
@@ -86,6 +89,11 @@ impl PendingChild {
         if self.offer.mode == Mode::Transport {
             self.offer.put_between(path);
         }
+    }
+
+    pub(super) fn is_for_dhcp(&self) -> bool {
+        dhcp_sa::concerns(&self.offer.ts_i, &self.offer.ts_r)
+            || dhcp_sa::concerns(&self.offer.ts_r, &self.offer.ts_i)
     }
 
     pub(super) fn nonce(&self) -> &[u8] {
@@ -313,10 +321,7 @@ impl IkeSa {
         };
         let unacceptable = || Refusal::plain(NotifyType::TsUnacceptable);
         let (ts_local, ts_remote) = match request.mode {
-            Mode::Tunnel => {
-                let ts_local = request.ts_r.narrow(&self.policy.ts_local);
-                (ts_local, request.ts_i.narrow(&self.policy.ts_remote))
-            }
+            Mode::Tunnel => self.admitted(request.ts_r, request.ts_i),
             Mode::Transport => {
                 transport::agreed(request.ts_r, request.ts_i, self.nat, self.path).ok_or_else(unacceptable)?
             }

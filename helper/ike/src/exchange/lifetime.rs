@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Path;
 use super::child::ChildSa;
+use super::dhcp_sa;
 use crate::time::Instant;
 use crate::wire::{NotifyType, Payload, find_notify};
 
@@ -116,6 +117,8 @@ pub(super) struct ChildLife {
     pub(super) redundant: bool,
     /// Something came in by it.
     pub(super) heard: bool,
+    /// It is not renewed, and ends alone.
+    pub(super) passing: bool,
     /// By which path ESP comes in, once that is known to be of interest.
     pub(super) came_by: Option<Path>,
 }
@@ -123,10 +126,16 @@ pub(super) struct ChildLife {
 impl ChildLife {
     pub(super) fn new(now: Instant, lifetimes: &Lifetimes, child: &ChildSa) -> Self {
         let octets_limit = lifetimes.child_octets.unwrap_or(CIPHER_LIMIT).min(CIPHER_LIMIT);
-        let limits = Limits::new(now, lifetimes.child, child.spi_in);
+        let passing = child.is_for_dhcp();
+        let limits = if passing {
+            Limits { soft: None, hard: Some(now + dhcp_sa::LIFETIME) }
+        } else {
+            Limits::new(now, lifetimes.child, child.spi_in)
+        };
         Self {
             spi_in: child.spi_in,
             limits,
+            passing,
             octets_limit,
             successor: None,
             unproven: false,

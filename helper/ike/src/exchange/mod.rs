@@ -20,6 +20,7 @@ pub mod child;
 pub mod config;
 pub mod crash;
 pub mod create_child_sa;
+pub mod dhcp_sa;
 pub mod fragment;
 pub mod group;
 pub mod informational;

@@ -65,7 +65,7 @@ impl Renewal {
             ike: Limits::new(now, lifetimes.ike, chance),
             lives: child.map(|child| ChildLife::new(now, &lifetimes, child)).into_iter().collect(),
             retired: Vec::new(),
-            carrying: child.map(|child| child.spi_in),
+            carrying: child.filter(|child| !child.is_for_dhcp()).map(|child| child.spi_in),
             succeeded: false,
             expired: false,
             ids_low: false,
@@ -167,7 +167,8 @@ impl IkeSa {
         let (mut renew, mut delete, mut unrenewed) = (Vec::new(), Vec::new(), Vec::new());
         for life in &mut self.renewal.lives {
             if life.limits.take_hard(now) {
-                let end = if life.is_replaced() { &mut delete } else { &mut unrenewed };
+                let alone = life.is_replaced() || life.passing;
+                let end = if alone { &mut delete } else { &mut unrenewed };
                 end.push(life.spi_in);
             } else if life.limits.take_soft(now) && life.successor.is_none() {
                 renew.push(life.spi_in);
@@ -208,6 +209,7 @@ impl IkeSa {
             ts_local: old.ts_local.clone(),
             ts_remote: old.ts_remote.clone(),
             mode: old.mode,
+            dhcp: self.policy.dhcp,
         };
         let pending = PendingChild::new(&policy, rng).with_purpose(purpose);
         self.tasks.push_back(Task::CreateChild(Box::new(pending)));
@@ -237,7 +239,7 @@ impl IkeSa {
     /// A new CHILD_SA: it receives from now on.
     pub(super) fn add_child(&mut self, now: Instant, child: ChildSa, replaces: Option<u32>, unproven: bool) {
         let mut life = ChildLife::new(now, &self.renewal.lifetimes, &child);
-        life.unproven = unproven;
+        life.unproven = unproven && !life.passing;
         let spi_in = life.spi_in;
         self.renewal.lives.push(life);
         self.children.push(child.clone());
@@ -247,9 +249,10 @@ impl IkeSa {
         }
     }
 
-    /// Sends with this CHILD_SA from now on.
+    /// Sends with this CHILD_SA from now on, unless it is one for DHCP.
     pub(super) fn carry(&mut self, spi_in: u32) {
-        if self.renewal.carrying != Some(spi_in) {
+        let dhcp = self.children.iter().any(|child| child.spi_in == spi_in && child.is_for_dhcp());
+        if !dhcp && self.renewal.carrying != Some(spi_in) {
             self.renewal.carrying = Some(spi_in);
             self.events.push_back(SaEvent::ChildCarries { spi_in });
         }
@@ -272,7 +275,8 @@ impl IkeSa {
         if self.renewal.carrying == Some(spi_in) {
             self.renewal.carrying = None;
             let exists = |spi: &u32| self.children.iter().any(|child| child.spi_in == *spi);
-            let next = successor.filter(exists).or(self.children.last().map(|child| child.spi_in));
+            let mut others = self.children.iter().rev().filter(|child| !child.is_for_dhcp());
+            let next = successor.filter(exists).or_else(|| others.next().map(|child| child.spi_in));
             if let Some(next) = next {
                 self.carry(next);
             }

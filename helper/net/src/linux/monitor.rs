@@ -182,11 +182,14 @@ pub(super) async fn collect(netlink: &Netlink) -> Result<Snapshot, NetError> {
 }
 
 fn interface(message: &LinkMessage) -> Option<Interface> {
-    let (mut name, mut mtu, mut info) = (None, 0, None);
+    let (mut name, mut mtu, mut info, mut mac) = (None, 0, None, None);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(value) => name = Some(value.clone()),
             LinkAttribute::Mtu(value) => mtu = *value,
+            LinkAttribute::Address(octets) if message.header.link_layer_type == LinkLayerType::Ether => {
+                mac = <[u8; 6]>::try_from(octets.as_slice()).ok().filter(|mac| *mac != [0; 6]);
+            }
             LinkAttribute::LinkInfo(list) => {
                 info = list.iter().find_map(|i| match i {
                     LinkInfo::Kind(kind) => Some(kind.clone()),
@@ -203,6 +206,7 @@ fn interface(message: &LinkMessage) -> Option<Interface> {
         index: message.header.index,
         up: message.header.flags.contains(LinkFlags::Up | LinkFlags::Running),
         mtu,
+        mac,
         addresses: Vec::new(),
         default_v4: None,
         default_v6: None,

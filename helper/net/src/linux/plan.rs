@@ -346,6 +346,7 @@ mod tests {
                 kind: InterfaceKind::Ethernet,
                 up: true,
                 mtu: 1500,
+                mac: None,
                 addresses: vec![InterfaceAddress {
                     net: "192.168.1.7/24".parse().unwrap(),
                     global: true,

@@ -225,6 +225,7 @@ pub fn dns(servers: &[&str], domains: &[&str]) -> DnsConfig {
     DnsConfig {
         servers: servers.iter().map(|s| s.parse().unwrap()).collect(),
         domains: domains.iter().map(|d| (*d).to_owned()).collect(),
+        search: Vec::new(),
     }
 }
 

@@ -54,10 +54,21 @@ impl Session {
     }
 
     pub(super) fn established(&mut self, now: Instant, established: Established, rng: &mut dyn CryptoRng) {
-        let Established { sa, inner, keys, auth_lifetime } = established;
+        let Established { mut sa, inner, keys, auth_lifetime } = established;
         self.log_keys(&sa, keys);
         self.plan_reauth(now, auth_lifetime);
         let path = sa.path();
+        if self.dhcp.is_some() {
+            sa.allow_dhcp();
+            self.commands
+                .extend(sa.children().iter().map(|child| Command::InstallChild(Box::new(child.clone()))));
+            self.clean = false;
+            self.forget_roaming();
+            self.state = State::Connected(Box::new(sa));
+            self.look_for_address(now, rng);
+            self.drain_sa(now, rng);
+            return;
+        }
         if let Some(child) = sa.children().first() {
             let settings = inner_settings(inner, child);
             let spi_in = child.spi_in;
@@ -68,15 +79,20 @@ impl Session {
             self.strands.note_inner(self.link, &settings.addresses);
             self.inner = Some(settings);
         }
-        self.was_up = true;
         self.clean = false;
+        self.forget_roaming();
+        self.state = State::Connected(Box::new(sa));
+        self.stands(now);
+        self.drain_sa(now, rng);
+    }
+
+    /// The tunnel carries from now on.
+    pub(super) fn stands(&mut self, now: Instant) {
+        self.was_up = true;
         self.refusals = 0;
         (self.error, self.warning) = (None, None);
         self.backoff.reset();
-        self.forget_roaming();
-        self.state = State::Connected(Box::new(sa));
         self.strands.begin(now);
-        self.drain_sa(now, rng);
     }
 
     pub(super) fn log_keys(&mut self, sa: &IkeSa, keys: IkeKeys) {
@@ -101,6 +117,7 @@ impl Session {
     /// Nothing goes on beside what is in the state any more.
     pub(super) fn leave_all(&mut self) {
         self.reauth = Reauth::default();
+        self.suspend_dhcp();
         self.leave_group();
         self.drop_strands();
         let gone = self.fading.clear();
@@ -204,7 +221,8 @@ impl Session {
             return;
         }
         // An IKE_SA without a CHILD_SA carries nothing: it is as good as lost.
-        let empty = matches!(self.state, State::Connected(ref sa) if sa.children().is_empty());
+        let empty = matches!(self.state, State::Connected(ref sa) if !sa.has_data_child());
+        let empty = empty && !self.is_without_address();
         match closed {
             Some(_) if matches!(self.state, State::Closing(_)) => self.go_idle(),
             Some(reason) if self.survive(now, reason, rng) => {}
@@ -228,6 +246,7 @@ impl Session {
                 if let Some(to) = redirect {
                     self.go_elsewhere(now, to, rng);
                 }
+                self.drive_dhcp(now, refused_child, rng);
             }
         }
     }
@@ -245,6 +264,7 @@ impl Session {
         let from = GatewayName::Address(sa.path().remote.ip());
         tracing::info!(%from, %to, "the gateway sends us to another one");
         self.end_strands(now, rng);
+        self.suspend_dhcp();
         self.forget(&sa);
         sa.close(now, rng);
         // What is under way has to be answered before the DELETE can go.
@@ -292,6 +312,7 @@ impl Session {
     pub(super) fn go_idle(&mut self) {
         self.leave_all();
         self.close_path();
+        self.close_at = None;
         self.state = State::Idle;
         self.forget_roaming();
         self.roaming.former = None;
@@ -312,6 +333,9 @@ pub(super) fn inner_settings(
         reachable: child.ts_remote.clone(),
         local: child.ts_local.clone(),
         link_prefix: inner.link_prefix,
+        routes: None,
+        search: Vec::new(),
+        mtu: None,
     }
 }
 

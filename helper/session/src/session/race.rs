@@ -28,6 +28,7 @@ use ropewalk_ike::proposal::every_ike_proposal;
 use ropewalk_ike::time::{Instant, UnixTime};
 use ropewalk_ike::wire::{GatewayName, Identification};
 
+use super::dhcp::ask_for_dhcp_sa;
 use super::{MAX_REFUSALS, Session, State};
 use crate::command::{Command, CredentialReason};
 use crate::explain::{Cause, Circumstances, Explanation, Unreached};
@@ -193,6 +194,9 @@ impl Session {
         config.wall_clock = self.wall_clock;
         config.initial_contact &= !self.clean && !self.others;
         config.redirected_from.clone_from(&candidate.name.from);
+        if self.dhcp.is_some() {
+            ask_for_dhcp_sa(&mut config);
+        }
         if self.config.identity_from_address {
             config.local_id = Identification::address(path.local.ip());
         }
@@ -530,6 +534,7 @@ impl Session {
             transport,
             other_pfs,
             clock_is_wrong,
+            dhcp: self.dhcp.is_some(),
             ..known
         };
         Explanation::of_handshake(error, &known)

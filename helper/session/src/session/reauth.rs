@@ -121,6 +121,10 @@ impl Session {
         config.wall_clock = self.wall_clock;
         // There is another IKE_SA: the one that stands.
         config.initial_contact = false;
+        if !self.ask_for_leased(&mut config) {
+            self.reauth.due = Some(now + AFTER_MOVE);
+            return;
+        }
         if self.config.identity_from_address {
             config.local_id = Identification::address(path.local.ip());
         }
@@ -146,7 +150,7 @@ impl Session {
 
     /// The new login takes over.
     fn reauthenticated(&mut self, now: Instant, established: Established, rng: &mut dyn CryptoRng) {
-        if established.sa.children().is_empty() {
+        if !established.sa.has_data_child() {
             // Without a CHILD_SA of its own it cannot take over; what stands goes on.
             let mut sa = established.sa;
             sa.close(now, rng);
@@ -156,12 +160,15 @@ impl Session {
             return;
         }
         let State::Connected(old) = std::mem::replace(&mut self.state, State::Idle) else { return };
-        let Established { sa, inner, keys, auth_lifetime } = established;
+        let Established { mut sa, inner, keys, auth_lifetime } = established;
+        if self.dhcp.is_some() {
+            sa.allow_dhcp();
+        }
         tracing::info!(old = ?old.spis(), new = ?sa.spis(), "logged in anew");
         self.log_keys(&sa, keys);
         self.plan_reauth(now, auth_lifetime);
         if let Some(child) = sa.children().first() {
-            let settings = inner_settings(inner, child);
+            let settings = self.leased_settings(child).unwrap_or_else(|| inner_settings(inner, child));
             let (spi_in, path) = (child.spi_in, sa.path());
             self.commands.push_back(Command::InstallChild(Box::new(child.clone())));
             let addresses = settings.addresses.clone();

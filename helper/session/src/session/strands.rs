@@ -155,6 +155,11 @@ impl Strands {
         }
     }
 
+    /// The addresses that the gateway's name has.
+    pub(super) fn named_addresses(&self) -> Vec<IpAddr> {
+        self.named.clone()
+    }
+
     /// Another gateway is looked for: what is known of the last one does not hold.
     pub(super) fn forget_gateway(&mut self) {
         self.named.clear();

@@ -266,6 +266,7 @@ impl Group {
                     outer: None,
                     device: DeviceId::MAIN,
                     peer: None,
+                    divert: None,
                 })?)
             });
             match added {

@@ -128,6 +128,7 @@ impl Gateway {
         self.clients.remove(&id);
         self.by_spi.retain(|_, client| *client != id);
         self.leases.get().release(id, now);
+        self.relay.iter_mut().for_each(|relay| relay.forget(client));
         if !replaced {
             tracing::info!(name, ?reason, "client gone");
             self.events.push_back(GatewayEvent::ClientGone { client, name, reason });

@@ -69,6 +69,18 @@ pub enum GatewayEvent {
         /// The new one.
         path: Path,
     },
+    /// A message of a client's for the DHCP servers on the LAN.
+    ToDhcpServer {
+        /// It, as the relay sends it.
+        message: Vec<u8>,
+    },
+    /// An inner packet to send by the CHILD_SA with our SPI `spi_in`.
+    SendInner {
+        /// Our SPI of it.
+        spi_in: u32,
+        /// The whole packet.
+        packet: Vec<u8>,
+    },
     /// A client is gone; its CHILD_SAs went before.
     ClientGone {
         /// Which.

@@ -1,13 +1,14 @@
 //! The gateway's TOML file.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use ipnet::IpNet;
+use ropewalk_gateway::leases::gateway_address;
 use ropewalk_gateway::{Childless, CookiePolicy, Link, Psk, RedirectAt, Settings, User};
 use ropewalk_ike::auth::{ClientCertificate, TrustAnchors};
 use ropewalk_ike::exchange::crash::TokenMaker;
@@ -59,6 +60,8 @@ pub struct Config {
     /// Neighbours of ours, each with an interface of its own (RFC 3884).
     #[serde(default)]
     pub link: Vec<LinkEntry>,
+    /// Clients get their inner addresses by DHCP (RFC 3456).
+    pub dhcp: Option<Dhcp>,
     #[serde(default)]
     options: Options,
     /// Folder of the key log.
@@ -165,6 +168,14 @@ impl Default for Mobike {
     fn default() -> Self {
         Self { addresses: Vec::new(), return_routability: true, refused: Vec::new() }
     }
+}
+
+/// The DHCP relay.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dhcp {
+    /// The servers on the LAN: each is sent everything.
+    pub servers: Vec<Ipv4Addr>,
 }
 
 #[derive(Deserialize)]
@@ -306,6 +317,18 @@ impl Config {
             settings.esp_proposals = parse_esp_list(&self.esp).context("esp")?;
         }
         settings.pools.clone_from(&self.pools);
+        if let Some(dhcp) = &self.dhcp {
+            ensure!(!dhcp.servers.is_empty(), "dhcp.servers: there is no server to relay to");
+            let relay = self.pools.iter().filter_map(gateway_address).find_map(|address| match address {
+                IpAddr::V4(v4) => Some(v4),
+                IpAddr::V6(_) => None,
+            });
+            ensure!(
+                relay.is_some(),
+                "dhcp: pools has no IPv4 network, whose first address the relay would have"
+            );
+            settings.dhcp = relay;
+        }
         settings.dns.clone_from(&self.dns);
         settings.domains.clone_from(&self.domains);
         settings.traffic.clone_from(&self.traffic);
@@ -416,6 +439,13 @@ mod tests {
     }
 
     #[test]
+    fn the_relay_has_the_first_address_of_the_clients_network() {
+        let settings =
+            Config::parse(&format!("{LEAST}[dhcp]\nservers = [\"10.0.0.5\"]\n")).unwrap().settings().unwrap();
+        assert_eq!(settings.dhcp, Some([10, 9, 0, 1].into()));
+    }
+
+    #[test]
     fn a_group_has_times_that_fit_together() {
         let parse =
             |text: &str| Config::parse(&format!("{LEAST}{text}")).and_then(|config| config.settings());
@@ -459,6 +489,7 @@ mod tests {
         wrong("[[user]]\nname = \"a\"\npassword = \"b\"", "users need a certificate");
         wrong("[certificates]\nallow = true", "needs ca");
         wrong("[options]\nkeep_old_notify = 16404", "private-use");
+        wrong("[dhcp]\nservers = []", "no server");
         wrong("[listen]\naddresses = []", "nowhere to listen");
     }
 }

@@ -3,11 +3,13 @@
 //!
 //! - [`config`]: the TOML file.
 //! - [`plane`]: sockets and CHILD_SAs in the packet pump.
+//! - [`dhcp`]: the relay's socket towards the servers on the LAN.
 //! - [`host`]: the TUN device's addresses, and forwarding.
 //! - [`control`]: questions and orders for tests.
 
 mod config;
 mod control;
+mod dhcp;
 mod group;
 mod host;
 mod plane;
@@ -29,6 +31,7 @@ use ropewalk_ike::time::{Instant, UnixTime};
 
 pub use self::config::Config;
 use self::control::{Control, Order};
+use self::dhcp::Lan;
 use self::host::Host;
 use self::plane::{Plane, Traffic};
 
@@ -41,6 +44,7 @@ pub struct Program {
     plane: Plane,
     events: EventReceiver,
     control: Option<Control>,
+    dhcp: Option<Lan>,
     signals: SignalFd,
     key_log: Option<PathBuf>,
     rng: ChaCha20Rng,
@@ -67,12 +71,13 @@ impl Program {
         getrandom::fill(&mut seed).context("the system's random numbers")?;
         let host = Host::set_up(config)?;
         let (plane, events) = Plane::start(config, &host)?;
+        let dhcp = Lan::open(config, settings.dhcp)?;
         let control = control.map(Control::listen).transpose()?;
         let gateway = Gateway::new(settings, wall());
         tracing::info!(identity = %gateway.settings().identity, addresses = ?plane.addresses(), "listening");
         println!("ready");
         let (rng, key_log) = (ChaCha20Rng::from_seed(seed), config.key_log.clone());
-        Ok(Self { gateway, plane, events, control, signals, key_log, rng, _host: host })
+        Ok(Self { gateway, plane, events, control, dhcp, signals, key_log, rng, _host: host })
     }
 
     /// Serves until told to end by SIGTERM or SIGINT; then the clients are told and the device goes.
@@ -112,6 +117,9 @@ impl Program {
                     end = Some(now + FAREWELL);
                 }
             }
+            while let Some(message) = self.dhcp.as_ref().and_then(Lan::receive) {
+                self.gateway.from_dhcp_server(now, &message);
+            }
             self.serve_control(now);
             self.drain(now);
         }
@@ -132,6 +140,7 @@ impl Program {
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
         ];
         wanted.extend(self.control.as_ref().map(|control| PollFd::new(control.as_fd(), PollFlags::POLLIN)));
+        wanted.extend(self.dhcp.as_ref().map(|dhcp| PollFd::new(dhcp.as_fd(), PollFlags::POLLIN)));
         match poll(&mut wanted, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
             Err(error) => Err(error).context("wait for events"),
@@ -155,6 +164,7 @@ impl Program {
                     self.gateway.peer_moved(now, spi, path);
                 }
             }
+            Event::Inner { spi, packet } => self.gateway.inner_packet(now, spi, &packet),
             Event::PathMtu { remote, mtu, .. } => self.plane.path_mtu(remote, mtu),
             Event::Failed { reason } => anyhow::bail!("the packet pump ended: {reason}"),
             Event::SequenceLow { spi, remaining } => {
@@ -197,6 +207,10 @@ impl Program {
                 GatewayEvent::PathChanged { client: _, children, path } => self.plane.follow(&children, path),
                 GatewayEvent::ClientUp { client, name, .. } => self.plane.enter(client, &name),
                 GatewayEvent::ClientGone { client, .. } => self.plane.leave(client),
+                GatewayEvent::ToDhcpServer { message } => {
+                    self.dhcp.iter().for_each(|dhcp| dhcp.send(&message));
+                }
+                GatewayEvent::SendInner { spi_in, packet } => self.plane.send_inner(spi_in, &packet),
             }
         }
         while let Some(transmit) = self.gateway.poll_transmit() {

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::Context;
 use ipnet::IpNet;
 use ropewalk_datapath::{
-    Carriage as Ways, Config as PumpConfig, Counters, DataPath, DeviceId, Egress, EventReceiver, Framing,
-    InboundHandle, InboundSpec, OutboundHandle, Selector, Share, SocketId, TunFd,
+    Carriage as Ways, Config as PumpConfig, Counters, DataPath, DeviceId, Divert, Egress, EventReceiver,
+    Framing, InboundHandle, InboundSpec, OutboundHandle, Selector, Share, SocketId, TunFd,
 };
 use ropewalk_esp::{EspSuite, InboundSa, OutboundSa};
 use ropewalk_gateway::{Carriage, ClientId};
@@ -174,6 +174,14 @@ impl Plane {
         self.neighbours.remove(&client);
     }
 
+    /// Sends an inner packet by one CHILD_SA.
+    pub fn send_inner(&self, spi_in: u32, packet: &[u8]) {
+        let Some(egress) = self.children.get(&spi_in).and_then(|child| self.egress(child)) else { return };
+        if let Err(error) = self.pump.send_inner(&egress, packet) {
+            tracing::debug!(peer = %egress.peer, %error, "an inner packet cannot be sent");
+        }
+    }
+
     /// Puts a CHILD_SA into the pump; packets to its client go by it from now on.
     ///
     /// # Errors
@@ -193,9 +201,12 @@ impl Plane {
             }
         };
         let outer = child.outer();
+        let divert = child.is_for_dhcp().then_some(Divert { source_port: 68, destination_port: 67 });
         let inbound =
-            self.pump.add_inbound(InboundSpec { sa, sources, destinations, outer, device, peer })?;
+            self.pump.add_inbound(InboundSpec { sa, sources, destinations, outer, device, peer, divert })?;
         let prefixes: Vec<IpNet> = match child.mode {
+            // What is for DHCP only is no way to its client.
+            Mode::Tunnel if child.is_for_dhcp() => Vec::new(),
             Mode::Tunnel => {
                 let prefixes = child.ts_remote.selectors.iter().flat_map(|selector| selector.prefixes());
                 prefixes.filter_map(|(address, length)| IpNet::new(address, length).ok()).collect()
@@ -353,7 +364,8 @@ impl Plane {
             let (name, weight) = (share.name, share.weight.into());
             Some(Share { name, weight, egress: egress(&share.spi_in)? })
         });
-        let any = || self.children.values().filter(|child| child.client == client);
+        let own = |child: &&Child| child.client == client && !child.prefixes.is_empty();
+        let any = || self.children.values().filter(own);
         let main = egress(&carriage.main).or_else(|| any().find_map(|child| self.egress(child)))?;
         let copies = carriage.copies.as_ref().and_then(egress);
         Some(Ways { shares: shares.collect(), copies, ..Ways::new(main, carriage.main_name) })
@@ -370,6 +382,7 @@ impl Plane {
         let several = self
             .children
             .values()
+            .filter(|child| !child.prefixes.is_empty())
             .any(|child| *first.entry(child.client).or_insert(child.path) != child.path);
         if several != self.expects_copies {
             self.expects_copies = several;

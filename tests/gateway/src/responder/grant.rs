@@ -3,6 +3,8 @@
 //! A client that is a neighbour of ours and asks for transport mode gets that (RFC 3884): the addresses are those of its
 //! link, if it asks for any, and the selectors those of the outer header. Another one gets tunnel mode.
 
+mod dhcp;
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -97,6 +99,9 @@ impl Wishes {
         if let Some(link) = settings.link_of(identity).filter(|_| self.transport) {
             return self.grant_link(settings, link, (agreed, path), rng);
         }
+        if settings.dhcp.is_some() {
+            return self.grant_by_dhcp(desk, agreed, identity, rng);
+        }
         let mut addresses = Vec::new();
         let refuse = |notify, addresses: Vec<IpAddr>| refusal(settings, notify, addresses, Mode::Tunnel);
         let Some(config) = &self.config else {
@@ -129,6 +134,7 @@ impl Wishes {
                 ts_local: reachable,
                 ts_remote: hosts(&addresses),
                 mode: Mode::Tunnel,
+                dhcp: false,
             };
             return Grant { payloads, child: None, addresses, policy };
         }
@@ -152,6 +158,7 @@ impl Wishes {
             ts_local: reachable,
             ts_remote: hosts(&addresses),
             mode: Mode::Tunnel,
+            dhcp: false,
         };
         Grant { payloads, child: Some(child), addresses, policy }
     }
@@ -176,7 +183,7 @@ impl Wishes {
         let config = self.config.as_ref().map(|config| Payload::Cp(link_reply(settings, config, link)));
         let payloads = config.into_iter().chain(made).collect();
         let proposals = settings.esp_proposals.clone();
-        let policy = ChildPolicy { proposals, ts_local, ts_remote, mode: Mode::Transport };
+        let policy = ChildPolicy { proposals, ts_local, ts_remote, mode: Mode::Transport, dhcp: false };
         Grant { payloads, child: Some(child), addresses, policy }
     }
 
@@ -218,6 +225,7 @@ fn refusal(settings: &Settings, notify: NotifyType, addresses: Vec<IpAddr>, mode
             ts_local: TrafficSelectors::default(),
             ts_remote: hosts(&addresses),
             mode,
+            dhcp: false,
         },
         addresses,
     }

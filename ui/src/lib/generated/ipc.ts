@@ -36,6 +36,10 @@ routes: Array<string>,
  */
 mtu: number | null, 
 /**
+ * The lease of the inner address, when that comes by DHCP and is held.
+ */
+lease: LeaseStatus | null, 
+/**
  * The IKE_SAs, the carrying one first.
  */
 ike: Array<IkeSa>, 
@@ -95,6 +99,32 @@ servers: Array<string>,
  * Domains of split DNS; empty: all names.
  */
 domains: Array<string>, };
+
+export type LeaseStatus = { 
+/**
+ * The DHCP server that granted it.
+ */
+server: string, 
+/**
+ * When it ends unless it is renewed before, RFC 3339 in UTC; `null`: never.
+ */
+until: string | null, 
+/**
+ * Domains that names are completed with.
+ */
+search: Array<string>, 
+/**
+ * Time servers that the DHCP server names.
+ */
+ntp: Array<string>, 
+/**
+ * WINS servers that the DHCP server names.
+ */
+wins: Array<string>, 
+/**
+ * Routes that the DHCP server wanted and that are not followed, each with the reason.
+ */
+refused_routes: Array<string>, };
 
 export type IkeSa = { 
 /**

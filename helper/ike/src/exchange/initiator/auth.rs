@@ -475,6 +475,7 @@ impl AuthSent {
                     ts_local,
                     ts_remote,
                     mode: config.mode,
+                    dhcp: false,
                 },
                 child,
                 dpd: config.dpd,

@@ -5,6 +5,7 @@ mod conformance_established;
 mod conformance_fragments;
 mod conformance_initial;
 mod conformance_renewal;
+mod dhcp_sa;
 mod established;
 mod forms;
 mod group;
@@ -103,6 +104,7 @@ fn policy(role: Role, esp: &str) -> ChildPolicy {
         ts_local,
         ts_remote,
         mode: Mode::Tunnel,
+        dhcp: false,
     }
 }
 

@@ -262,6 +262,7 @@ mod tests {
             config: DnsConfig {
                 servers: servers.iter().map(|s| s.parse().unwrap()).collect(),
                 domains: domains.iter().map(|d| (*d).to_owned()).collect(),
+                search: Vec::new(),
             },
         }
     }

@@ -302,7 +302,8 @@ fn plain_domain(domain: &str) -> &str {
 
 /// The domains that are search domains too.
 fn search_domains(config: &DnsConfig) -> impl Iterator<Item = &str> {
-    config.domains.iter().filter(|d| !d.starts_with('~')).map(|d| plain_domain(d))
+    let domains = config.domains.iter().filter(|d| !d.starts_with('~'));
+    domains.chain(&config.search).map(|d| plain_domain(d))
 }
 
 /// Refuses what is no domain name or server: both come from the gateway and end up in files and commands.
@@ -312,7 +313,7 @@ pub(super) fn check(config: &DnsConfig) -> Result<(), NetError> {
             return Err(NetError::InvalidConfig { reason: format!("{server} cannot be a name server") });
         }
     }
-    for domain in &config.domains {
+    for domain in config.domains.iter().chain(&config.search) {
         let plain = plain_domain(domain);
         let valid_label = |label: &str| {
             (1..=63).contains(&label.len())
@@ -331,7 +332,11 @@ mod tests {
     use super::*;
 
     fn domains(names: &[&str]) -> DnsConfig {
-        DnsConfig { servers: vec![], domains: names.iter().map(|n| (*n).to_owned()).collect() }
+        DnsConfig {
+            servers: vec![],
+            domains: names.iter().map(|n| (*n).to_owned()).collect(),
+            search: vec![],
+        }
     }
 
     #[test]
@@ -345,7 +350,7 @@ mod tests {
         {
             assert!(check(&domains(&[bad])).is_err(), "{bad:?}");
         }
-        let zero = DnsConfig { servers: vec!["0.0.0.0".parse().unwrap()], domains: vec![] };
+        let zero = DnsConfig { servers: vec!["0.0.0.0".parse().unwrap()], ..DnsConfig::default() };
         assert!(check(&zero).is_err());
     }
 

@@ -238,7 +238,7 @@ mod tests {
 
     fn want(server: &str, domains: &[&str]) -> Want {
         let domains = domains.iter().map(|d| (*d).to_owned()).collect();
-        let config = DnsConfig { servers: vec![server.parse().unwrap()], domains };
+        let config = DnsConfig { servers: vec![server.parse().unwrap()], domains, search: Vec::new() };
         Want { interface: "ropewalk0".into(), index: 3, config }
     }
 

@@ -28,11 +28,12 @@ pub(super) async fn set(bus: &Bus, want: &Want) -> Result<(), NetError> {
     let link = i32::try_from(want.index).map_err(|_| failed("the link's index is out of range"))?;
     let servers: Vec<(i32, Vec<u8>)> = want.config.servers.iter().map(address).collect();
     let all_names = want.config.domains.is_empty();
-    let domains: Vec<(String, bool)> = if all_names {
+    let mut domains: Vec<(String, bool)> = if all_names {
         vec![(".".to_owned(), true)]
     } else {
         want.config.domains.iter().map(|d| (plain_domain(d).to_owned(), d.starts_with('~'))).collect()
     };
+    domains.extend(want.config.search.iter().map(|d| (plain_domain(d).to_owned(), false)));
     bus.call(&MANAGER, "SetLinkDNS", &(link, servers)).await.map_err(failed)?;
     bus.call(&MANAGER, "SetLinkDomains", &(link, domains)).await.map_err(failed)?;
     bus.call(&MANAGER, "SetLinkDefaultRoute", &(link, all_names)).await.map_err(failed)?;

@@ -136,7 +136,7 @@ impl Session {
                 | SaEvent::PeerAddresses => {}
             }
         }
-        let empty = strand.sa.children().is_empty();
+        let empty = !strand.sa.has_data_child();
         if let Some((spi_in, path)) = lane {
             self.strands.lanes.insert(id, Lane { id, spi_in, path });
             self.carry_anew();

@@ -188,7 +188,10 @@ impl Session {
         let State::Connected(sa) = &self.state else { return None };
         let strands = &self.strands;
         let wanted = strands.config.multipath && strands.keeps != Some(false) && sa.can_move();
-        let steady = self.link.is_some() && !self.is_on_the_move() && self.roaming.down.is_none();
+        let steady = !self.is_without_address()
+            && self.link.is_some()
+            && !self.is_on_the_move()
+            && self.roaming.down.is_none();
         if !wanted || !steady || strands.growth.attempt.is_some() || self.is_logging_in_anew() {
             return None;
         }
