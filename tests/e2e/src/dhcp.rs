@@ -1,6 +1,9 @@
 //! A site whose clients get their inner addresses by DHCP, and what Wireshark reads of that.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use ropewalk_lab::{
@@ -117,7 +120,7 @@ pub struct DhcpSeen {
 ///
 /// # Errors
 /// When tshark refuses.
-pub fn dhcp_in(lab: &Lab, client: &Client, capture: &PathBuf) -> Result<Vec<DhcpSeen>> {
+pub fn dhcp_in(lab: &Lab, client: &Client, capture: &Path) -> Result<Vec<DhcpSeen>> {
     let home = home_with_keys(lab, client)?;
     let mut arguments =
         vec!["-o", "esp.enable_encryption_decode:TRUE", "-Y", "dhcp", "-T", "fields", "-E", "separator=/t"];

@@ -30,7 +30,7 @@ fn config(credentials: &Credentials, ends: &str, mode: &str) -> SwanConfig {
          mode = {mode}\n   }}\n  }}\n }}\n}}\nsecrets {{\n ike-0 {{\n  id = {}\n  secret = \"{}\"\n }}\n}}\n",
         credentials.client_id, credentials.psk
     );
-    SwanConfig { text, files: Vec::new() }
+    SwanConfig { text, ..SwanConfig::default() }
 }
 
 /// The client asks strongSwan for transport mode; `childless` is what strongSwan thinks of a CHILD_SA after the login.

@@ -2,7 +2,7 @@
 
 use std::{fs, net::Ipv4Addr, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     error::{Context, Result},
@@ -68,11 +68,11 @@ impl Kea {
                 "debuglevel": 40,
             }],
         }});
-        if let (Some((renew, rebind)), Some(top)) = (config.timers, text.get_mut("Dhcp4")) {
-            if let Some(top) = top.as_object_mut() {
-                top.insert("renew-timer".to_owned(), renew.into());
-                top.insert("rebind-timer".to_owned(), rebind.into());
-            }
+        if let Some((renew, rebind)) = config.timers
+            && let Some(top) = text.get_mut("Dhcp4").and_then(Value::as_object_mut)
+        {
+            top.insert("renew-timer".to_owned(), renew.into());
+            top.insert("rebind-timer".to_owned(), rebind.into());
         }
         let file = dir.join("kea.json");
         fs::write(&file, text.to_string()).context(|| format!("write {}", file.display()))?;

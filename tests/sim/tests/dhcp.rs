@@ -1,6 +1,8 @@
 //! The inner address by DHCP (RFC 3456), in virtual time: what goes by which CHILD_SA, and that the lease outlives everything
 //! that is not its end.
 
+#![allow(clippy::panic, reason = "a test fails by panicking")]
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
