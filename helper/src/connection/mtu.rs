@@ -79,7 +79,9 @@ impl Tunnel {
         configured.mtu = inner;
         // Routers go by what the device says.
         let routed = self.wanted.as_ref().is_some_and(|wanted| wanted.routed);
-        if let Some(device) = self.device.as_ref().filter(|_| routed)
+        // While nothing carries, nothing is known: the far end's neighbours would mind another MTU.
+        let known = self.links.current().is_some() && !self.children.is_empty();
+        if let Some(device) = self.device.as_ref().filter(|_| routed && known)
             && let Err(error) = device.set_mtu(device_mtu(inner, &configured.addresses).into())
         {
             tracing::warn!(%error, "the device keeps its MTU");

@@ -299,7 +299,13 @@ impl Tunnel {
             ..TunnelConfig::new(device.device_ref())
         };
         let applied = match self.configured.take() {
-            Some(configured) if self.wanted.as_ref() == Some(&config) => configured.applied,
+            Some(configured) if self.wanted.as_ref() == Some(&config) => {
+                // Less may have fitted meanwhile.
+                if routed && let Err(error) = device.set_mtu(config.mtu) {
+                    tracing::warn!(%error, "the device keeps its MTU");
+                }
+                configured.applied
+            }
             _ => platform
                 .network
                 .apply(&config)
