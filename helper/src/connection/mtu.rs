@@ -73,11 +73,9 @@ impl Tunnel {
         if let Some(pump) = &self.pump {
             pump.set_inner_mtus(inner, self.fits(|size| size.surely));
         }
-        let Some(configured) = self.configured.as_mut().filter(|configured| configured.mtu != inner) else {
-            return;
-        };
+        let Some(configured) = &mut self.configured else { return };
         configured.mtu = inner;
-        // Routers go by what the device says.
+        // Routers go by what the device says, and two neighbours must say the same.
         let routed = self.wanted.as_ref().is_some_and(|wanted| wanted.routed);
         // While nothing carries, nothing is known: the far end's neighbours would mind another MTU.
         let known = self.links.current().is_some() && !self.children.is_empty();
