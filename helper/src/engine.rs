@@ -20,6 +20,7 @@ use crate::connection;
 use crate::neighbours::Neighbours;
 use crate::platform::Platform;
 use crate::state::{Key, Registry, StatusPublisher};
+use crate::store::Scope;
 
 /// How long a question for the status waits for fresh counters.
 const REFRESH_LIMIT: Duration = Duration::from_millis(200);
@@ -256,6 +257,17 @@ impl Engine {
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.inner.registry
+    }
+
+    /// A profile is removed: what was kept of its leases goes, too.
+    pub fn forget_lease(&self, scope: Scope, profile: &str) {
+        let owner = match scope {
+            Scope::User(uid) => Some(uid),
+            Scope::System => None,
+        };
+        if let Err(error) = connection::forget_lease(&self.inner.config.state_dir, owner, profile) {
+            tracing::warn!(%error, "a removed profile's lease is still in the state folder");
+        }
     }
 
     /// Starts a connection; how it fares is told through the registry.

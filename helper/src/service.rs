@@ -156,6 +156,7 @@ impl Service {
         }
         let removed = name.clone();
         self.on_store(move |store| store.remove(scope, &removed)).await?;
+        self.engine.forget_lease(scope, &name);
         self.engine.registry().forget(&Key { owner: uid, profile: name });
         tracing::info!(uid, "profile removed");
         Ok(Reply::Done)

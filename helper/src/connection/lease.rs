@@ -5,7 +5,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ropewalk_dhcp::hardware::LanInterface;
 use ropewalk_dhcp::{ClientConfig, ClientIdentifier, HardwareAddress, Lease};
@@ -44,8 +44,8 @@ impl LeaseFile {
     /// # Errors
     /// The state folder cannot be written: without it a server would not know this client again.
     pub fn open(context: &ConnectionContext, networks: &Snapshot) -> Result<Self, ErrorInfo> {
-        let folder = context.config.state_dir.join("leases");
-        let path = folder.join(format!("{}-{}.json", context.owner, file_stem(&context.profile.name)));
+        let folder = folder(&context.config.state_dir);
+        let path = folder.join(file_name(context.owner, &context.profile.name));
         match read(&path) {
             Ok(kept) => return Ok(Self { path, kept }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -94,6 +94,35 @@ impl LeaseFile {
     fn write(&self) -> io::Result<()> {
         write_atomically(&self.path, &serde_json::to_vec_pretty(&self.kept)?)
     }
+}
+
+/// Removes what was kept for a removed profile: of this user, or of all when it was everybody's.
+///
+/// # Errors
+/// The state folder cannot be read or written.
+pub fn forget(state_dir: &Path, owner: Option<u32>, profile: &str) -> io::Result<()> {
+    let entries = match fs::read_dir(folder(state_dir)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let of = name.to_str().and_then(|name| name.split_once('-')?.0.parse().ok());
+        if of.is_some_and(|of: u32| owner.is_none_or(|owner| owner == of) && name == *file_name(of, profile))
+        {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn folder(state_dir: &Path) -> PathBuf {
+    state_dir.join("leases")
+}
+
+fn file_name(owner: u32, profile: &str) -> String {
+    format!("{owner}-{}.json", file_stem(profile))
 }
 
 fn read(path: &PathBuf) -> io::Result<Kept> {
@@ -201,5 +230,21 @@ mod tests {
         fs::write(&file.path, b"{\"hardware\":[],\"identifier\":\"Hardware\",\"lease\":null}").unwrap();
         assert!(read(&file.path).is_err());
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_was_kept_goes_with_its_profile() {
+        let state = std::env::temp_dir().join(format!("ropewalk-leases-{}", std::process::id()));
+        forget(&state, None, "Office").unwrap();
+        make_private_dir(&folder(&state)).unwrap();
+        let file = |owner, profile| folder(&state).join(file_name(owner, profile));
+        let all = [file(7, "Office"), file(8, "Office"), file(9, "Office"), file(7, "Home")];
+        all.iter().for_each(|path| fs::write(path, b"{}").unwrap());
+        let left = || all.iter().map(|path| path.exists()).collect::<Vec<_>>();
+        forget(&state, Some(7), "Office").unwrap();
+        assert_eq!(left(), [false, true, true, true]);
+        forget(&state, None, "Office").unwrap();
+        assert_eq!(left(), [false, false, false, true]);
+        fs::remove_dir_all(&state).unwrap();
     }
 }

@@ -29,7 +29,7 @@ use ropewalk_ike::time::Instant;
 use ropewalk_ipc::{CredentialField, CredentialReason, Credentials, ErrorCode, ErrorInfo, State};
 use ropewalk_net::{Candidate, NextHop};
 use ropewalk_profile::AddressSource;
-use ropewalk_session::{Command as Wish, CredentialReason as Why, Phase, Session, Unreached, Uplink};
+use ropewalk_session::{Command as Wish, CredentialReason as Why, Phase, Session, Unreached};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
@@ -41,14 +41,11 @@ use crate::platform::Platform;
 use crate::sleep::Sleep;
 use diagnosis::Finding;
 use lease::LeaseFile;
-use links::Way;
+pub use lease::forget as forget_lease;
 use tunnel::Tunnel;
 
 /// Counters are published, and traffic that is not answered is noticed, this often.
 const TICK: Duration = Duration::from_secs(1);
-/// Whether the use of an interface costs is asked for this often while there are several: the user may say otherwise at any
-/// time, and nothing else changes then.
-const ASK_WHAT_COSTS: Duration = Duration::from_secs(10);
 /// A name that takes longer to resolve than this is not going to help.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -237,8 +234,7 @@ impl Connection {
             self.notice_sleep();
             self.look_into_silence();
             if self.networks.len() > 1 && clock::now() >= self.ask_what_costs_at {
-                let names = self.networks.iter().map(|network| network.name.clone()).collect();
-                self.ask_what_costs(names);
+                self.ask_what_costs();
             }
             for traffic in self.tunnel.traffic() {
                 self.session.note_traffic(clock::now(), &traffic, &mut self.rng);
@@ -502,69 +498,6 @@ impl Connection {
                 _ => {}
             }
         }
-    }
-
-    /// Tells the session what the system's networks mean for its path.
-    async fn network_changed(&mut self) {
-        let snapshot = self.platform.monitor.snapshot();
-        let way = self.tunnel.links().way(&self.platform).await;
-        let now = clock::now();
-        let candidates = snapshot.candidates();
-        if self.candidates != candidates {
-            // Another network may have other reasons for a gateway's silence.
-            self.finding = None;
-            self.tried = self.tried.map(|(address, _)| (address, now));
-            self.candidates.clone_from(&candidates);
-        }
-        self.tell_uplinks();
-        let mut lost = self.tunnel.links().lost(&snapshot);
-        if way == Way::None {
-            lost.extend(self.tunnel.links().current().map(|link| link.id));
-        }
-        // Before what is lost: whoever loses a path asks for another one only where there is a network.
-        let online = way == Way::Other || !candidates.is_empty();
-        self.session.network_changed(now, online);
-        for link in lost {
-            self.session.path_lost(now, link, &mut self.rng);
-        }
-        if way == Way::Other {
-            self.session.way_changed();
-        }
-    }
-
-    /// Tells the session of the interfaces that lead outside.
-    fn tell_uplinks(&mut self) {
-        self.changed = true;
-        let candidates = self.platform.monitor.snapshot().candidates();
-        self.networks = networks::of(&candidates, &self.metered);
-        let uplinks: Vec<Uplink> = self.networks.iter().map(networks::Network::uplink).collect();
-        let names = uplinks.iter().map(|uplink| uplink.name.clone()).collect();
-        self.session.uplinks_changed(clock::now(), uplinks, &mut self.rng);
-        self.ask_what_costs(names);
-    }
-
-    /// Which of these interfaces are metered. What they were counts until there is an answer: nothing waits for it.
-    fn ask_what_costs(&mut self, names: Vec<String>) {
-        self.ask_what_costs_at = clock::now() + ASK_WHAT_COSTS;
-        let (platform, done) = (Arc::clone(&self.platform), self.done.clone());
-        tokio::spawn(async move {
-            let metered = platform.network.metered(&names).await;
-            // A loop that ended meanwhile needs no answer.
-            let _ = done.send(Done::Metered(metered.into_iter().collect()));
-        });
-    }
-
-    fn metered(&mut self, metered: BTreeSet<String>) {
-        if self.metered == metered {
-            return;
-        }
-        self.changed = true;
-        tracing::info!(?metered, "metered interfaces");
-        self.metered = metered;
-        let candidates = self.platform.monitor.snapshot().candidates();
-        self.networks = networks::of(&candidates, &self.metered);
-        let uplinks = self.networks.iter().map(networks::Network::uplink).collect();
-        self.session.uplinks_changed(clock::now(), uplinks, &mut self.rng);
     }
 
     /// Somebody else removed a rule or rewrote the name servers: ours are put back.

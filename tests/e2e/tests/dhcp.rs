@@ -308,7 +308,13 @@ fn after_a_restart_the_old_lease_is_asked_for_first() -> Result<()> {
         let kinds: Vec<u8> = seen.iter().map(|message| message.kind).collect();
         ensure!(kinds == [REQUEST, ACK], "{seen:#?}");
         ensure!(seen[0].requested == FIRST_LEASE.to_string() && seen[0].ciaddr == "0.0.0.0", "{:?}", seen[0]);
-        client.disconnect()
+        client.disconnect()?;
+        client.cli(&["remove", "lab"])?.success()?;
+        ensure!(
+            std::fs::read_dir(&folder)?.next().is_none(),
+            "nothing is kept for a profile that is not there"
+        );
+        Ok(())
     })
 }
 

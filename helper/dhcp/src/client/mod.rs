@@ -262,26 +262,18 @@ impl Client {
     /// The lease that is held.
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
-        match &self.state {
-            State::Bound(held) | State::Renewing { held, .. } | State::Rebinding { held, .. } => {
-                Some(&held.lease)
-            }
-            State::Stopped
-            | State::Init { .. }
-            | State::Selecting(_)
-            | State::Requesting { .. }
-            | State::Rebooting { .. }
-            | State::Probing(_)
-            | State::Informing { .. }
-            | State::Informed => None,
-        }
+        self.held().map(|held| &held.lease)
     }
 
     /// When the lease that is held ends; `None` without one, and when it never does.
     #[must_use]
     pub fn lease_ends(&self) -> Option<Instant> {
+        self.held().and_then(Held::end)
+    }
+
+    fn held(&self) -> Option<&Held> {
         match &self.state {
-            State::Bound(held) | State::Renewing { held, .. } | State::Rebinding { held, .. } => held.end(),
+            State::Bound(held) | State::Renewing { held, .. } | State::Rebinding { held, .. } => Some(held),
             State::Stopped
             | State::Init { .. }
             | State::Selecting(_)
