@@ -123,6 +123,8 @@ install_packages
 install_rust
 if [ $node = yes ]; then install_node; fi
 if [ "$purpose" = test ]; then
+    # `ip netns exec` gives a namespace its own name servers by a mount over this file, which has to be there for that.
+    if [ ! -e /etc/resolv.conf ]; then as_root touch /etc/resolv.conf; fi
     say "DNS managers for the tests are unpacked into target/test-tools, not installed"
     as_root helper/net/tests/fetch-dns-managers.sh
 fi

@@ -41,6 +41,8 @@ impl Namespace {
         // Router advertisements and duplicate address detection only cost time here.
         namespace.sysctl("net.ipv6.conf.default.accept_dad", "0")?;
         namespace.ip("link set lo up")?;
+        // Whatever writes name servers inside must not reach the machine's own file.
+        namespace.resolv_conf("# no name servers here\n")?;
         Ok(namespace)
     }
 

@@ -21,8 +21,8 @@ use crate::time::Instant;
 use crate::wire::{ExchangeType, Header, Notify, NotifyType, Payload};
 use rand_core::CryptoRng;
 
-/// A status notify of the private-use range that says nothing. Its data are zero octets.
-const FILLER: NotifyType = NotifyType::Other(50_215);
+/// A status notify of the private-use range that says nothing, away from those that say something. Its data are zero octets.
+const FILLER: NotifyType = NotifyType::Other(65_000);
 /// Octets of a Notify payload without data.
 const EMPTY_NOTIFY: usize = 8;
 /// The longest block of a cipher, in octets: a message cannot be cut finer.
