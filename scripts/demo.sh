@@ -109,8 +109,13 @@ for name in "${networks[@]}"; do
     ip netns add "$prefix-$name"
     ip -n "$prefix-$name" link set lo up
 done
+# Numbers of its own for each end: where both have one number, the kernel takes them for one device and tells a pulled cable
+# up to a second late.
+device_number=10
 cable() { # a namespace, b namespace, device in a, device in b
-    ip -n "$prefix-$1" link add "$3" type veth peer name "$4" netns "$prefix-$2"
+    device_number=$((device_number + 2))
+    ip -n "$prefix-$1" link add "$3" index $device_number type veth \
+        peer name "$4" index $((device_number + 1)) netns "$prefix-$2"
     ip -n "$prefix-$1" link set "$3" up
     ip -n "$prefix-$2" link set "$4" up
 }

@@ -105,7 +105,8 @@ fn one_path_roams_and_lives_through_the_renewals_of_both_sides() -> Result<()> {
 fn a_new_login_asks_again_is_refused_again_and_loses_nothing() -> Result<()> {
     in_lab(|lab| {
         let mut plan = Plan::new(GatewayKind::StrongSwan, 2, "failover");
-        plan.offer.reauth = 16;
+        // Long enough for everything below to be done between the first new login and the second.
+        plan.offer.reauth = 24;
         let up = Several::up(lab, &plan)?;
         is_alone_on(&up, "eth0")?;
         let pings = Pings::start(&up.site.client, Site::transfer_v4())?;

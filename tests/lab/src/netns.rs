@@ -9,7 +9,10 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -152,11 +155,17 @@ impl Namespace {
 
     /// Joins two namespaces by a cable: a veth pair, both ends up.
     ///
+    /// Each end has a number of its own: where both have one number, the kernel takes them for one device and tells a lost
+    /// carrier up to a second late.
+    ///
     /// # Errors
     /// When `ip` refuses.
     pub fn link(&self, interface: &str, other: &Self, other_interface: &str) -> Result<()> {
+        static NEXT: AtomicU32 = AtomicU32::new(10);
+        let number = NEXT.fetch_add(2, Ordering::Relaxed);
         self.ip(&format!(
-            "link add {interface} type veth peer name {other_interface} netns {}",
+            "link add {interface} index {number} type veth peer name {other_interface} index {} netns {}",
+            number + 1,
             other.inner.name
         ))?;
         self.ip(&format!("link set {interface} up"))?;

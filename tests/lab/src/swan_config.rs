@@ -151,7 +151,9 @@ impl SwanGateway {
         };
         let reauth = match self.reauth {
             0 => String::new(),
-            seconds => format!("  reauth_time = {seconds}s\n  rekey_time = 0s\n  over_time = 30s\n"),
+            seconds => format!(
+                "  reauth_time = {seconds}s\n  rekey_time = 0s\n  over_time = 30s\n  rand_time = 2s\n"
+            ),
         };
         let dpd = if self.dpd == 0 { String::new() } else { format!("  dpd_delay = {}s\n", self.dpd) };
         format!(

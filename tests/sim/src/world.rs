@@ -44,6 +44,8 @@ pub struct World {
     pub gateway_egress: BTreeMap<IpAddr, u32>,
     /// Every change of a client that the gateway reported.
     pub gateway_log: Vec<String>,
+    /// How often the client told the gateway which addresses to use.
+    pub updates: u32,
     /// The network.
     pub network: Network,
     /// Everything random.
@@ -71,6 +73,7 @@ impl World {
             gateway_children: BTreeMap::new(),
             gateway_egress: BTreeMap::new(),
             gateway_log: Vec::new(),
+            updates: 0,
             network: Network::new(faults, nat),
             rng: ChaCha20Rng::seed_from_u64(seed),
             dhcp: DhcpServer::default(),
@@ -396,6 +399,7 @@ impl World {
                     self.gateway_egress.retain(|_, carrying| *carrying != spi_in);
                 }
                 GatewayEvent::PathChanged { children, path: new, .. } => {
+                    self.updates += 1;
                     for spi_in in &children {
                         if let Some((_, _, path)) = self.gateway_children.get_mut(spi_in) {
                             *path = new;

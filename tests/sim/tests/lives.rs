@@ -168,6 +168,18 @@ fn after_the_nat_forgot_its_mapping_the_gateway_follows() {
 }
 
 #[test]
+fn a_liveness_check_updates_the_addresses_when_the_mapping_is_another_than_at_the_login() {
+    let mut world = connected(Setup::new(Auth::Psk), 35);
+    world.run_for(5 * MINUTE);
+    assert_eq!(world.updates, 0, "the gateway sees what it saw in IKE_SA_INIT");
+    world.network.rebind();
+    world.run_for(MINUTE);
+    assert_eq!(world.updates, 1);
+    world.run_for(5 * MINUTE);
+    assert_eq!(world.updates, 1);
+}
+
+#[test]
 fn nat_is_reported_where_there_is_one() {
     for nat in [true, false] {
         let world = connected(Setup { nat, ..Setup::new(Auth::Psk) }, 33);

@@ -67,6 +67,8 @@ pub struct Negotiated {
     pub response: Vec<u8>,
     /// Where NATs are.
     pub nat: NatSituation,
+    /// How the gateway sees us: its NAT_DETECTION_DESTINATION_IP.
+    pub seen_as: Option<Vec<u8>>,
     /// What the gateway can do.
     pub features: Features,
     /// The hash algorithms it takes in signatures (RFC 7427).
@@ -450,7 +452,8 @@ impl AuthSent {
         self.negotiated.features.mobike =
             config.mobike && notifies(payloads, NotifyType::MobikeSupported).next().is_some();
         let auth_lifetime = auth_lifetime(payloads);
-        let mobility = Mobility::of_initiator(config.own_addresses.clone(), payloads);
+        let seen_as = self.negotiated.seen_as.take();
+        let mobility = Mobility::of_initiator(config.own_addresses.clone(), payloads, seen_as);
         let Self { negotiated, keys, protection, further, .. } = *self;
         let features = negotiated.features;
         let mut sa = IkeSa::new(

@@ -310,6 +310,9 @@ impl InitSent {
             request: request.octets.clone(),
             response: datagram.to_vec(),
             nat,
+            seen_as: notifies(payloads, NotifyType::NatDetectionDestinationIp)
+                .next()
+                .map(|seen| seen.data.clone()),
             features: Features {
                 fragmentation: notifies(payloads, NotifyType::IkeFragmentationSupported).next().is_some(),
                 mobike: false,

@@ -59,10 +59,11 @@ pub struct Mobility {
 }
 
 impl Mobility {
-    /// For the client, from the answer that granted the CHILD_SA. `own` are its addresses to tell of, if any.
+    /// For the client, from the answer that granted the CHILD_SA. `own` are its addresses to tell of, if any; `seen_as` is the
+    /// NAT_DETECTION_DESTINATION_IP of IKE_SA_INIT.
     #[must_use]
-    pub fn of_initiator(own: Option<Vec<IpAddr>>, answer: &[Payload]) -> Self {
-        Self { decides: true, own, peer: listed_addresses(answer), ..Self::default() }
+    pub fn of_initiator(own: Option<Vec<IpAddr>>, answer: &[Payload], seen_as: Option<Vec<u8>>) -> Self {
+        Self { decides: true, own, peer: listed_addresses(answer), seen_as, ..Self::default() }
     }
 
     /// For the gateway, from the addresses that the client's request listed. `own` are its addresses.

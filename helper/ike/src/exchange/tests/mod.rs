@@ -132,7 +132,7 @@ fn params(role: Role, esp: &str) -> SaParams {
         child: Some(first_child(role)),
         dpd: (role == Role::Initiator).then_some(DPD),
         mobility: match role {
-            Role::Initiator => Mobility::of_initiator(None, &[]),
+            Role::Initiator => Mobility::of_initiator(None, &[], None),
             Role::Responder => Mobility::of_responder(MovePolicy::default(), Vec::new(), Vec::new()),
         },
         keep_old: Some(50213),

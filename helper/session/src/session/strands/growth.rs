@@ -22,7 +22,7 @@ use ropewalk_ike::exchange::rekey_ike::Successor;
 use ropewalk_ike::exchange::sa::{IkeSa, SaEvent};
 use ropewalk_ike::time::Instant;
 use ropewalk_ike::wire::NotifyType;
-use ropewalk_paths::PathId;
+use ropewalk_paths::{Health, PathId};
 
 use super::Strand;
 use crate::command::{Command, Lane};
@@ -209,7 +209,7 @@ impl Session {
         open.map(|way| (strands.growth.ready_at(way), way)).min_by_key(|(at, _)| *at)
     }
 
-    /// A strand that can be spared for an interface without one.
+    /// A strand that can be spared for an interface without one: the worst of those whose interface has another.
     fn surplus(&self) -> Option<PathId> {
         let strands = &self.strands;
         let first = self.link.and_then(|link| strands.interface_of(link));
@@ -219,7 +219,15 @@ impl Session {
             let mut others = strands.others.iter().filter(|(other, _)| *other != id);
             own == first || others.any(|(_, other)| interface(other) == own)
         };
-        strands.others.iter().filter(|(id, strand)| shared(id, strand)).map(|(id, _)| *id).next_back()
+        let views =
+            strands.manager.as_ref().map(|manager| manager.paths(strands.seen_at)).unwrap_or_default();
+        let badness = |id: &PathId| {
+            let view = views.iter().find(|view| view.path == *id);
+            let fails = view.is_none_or(|view| view.health != Health::Good);
+            (fails, view.and_then(|view| view.rtt), *id)
+        };
+        let spared = strands.others.iter().filter(|(id, strand)| shared(id, strand)).map(|(id, _)| *id);
+        spared.max_by_key(badness)
     }
 
     /// When something is due.

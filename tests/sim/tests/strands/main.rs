@@ -8,7 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use rand_chacha::ChaCha20Rng;
@@ -17,8 +17,10 @@ use ropewalk_ike::exchange::lifetime::Lifetimes;
 use ropewalk_ike::time::Instant;
 use ropewalk_session::{Alone, Health, PathSnapshot, Phase, Policy};
 use ropewalk_sim::network::{WayFaults, below};
-use ropewalk_sim::setup::{CLIENT, GATEWAY, GATEWAY_V6};
+use ropewalk_sim::setup::{CLIENT, GATEWAY};
 use ropewalk_sim::{Auth, Faults, Setup, SimUplink, World};
+
+mod ways;
 
 const SECOND: Duration = Duration::from_secs(1);
 const WIRE: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 5, 9));
@@ -95,61 +97,6 @@ fn ike_sas(world: &World) -> usize {
 fn settled(world: &World, from: Instant) -> (usize, Duration) {
     // What is under way yet is not lost.
     world.pings.lost(from, Instant::from_start(world.now.since_start() - Duration::from_millis(400)))
-}
-
-#[test]
-fn two_networks_make_two_paths_of_one_login() {
-    let world = connected(several(), &[wifi(), wire()], 2, 1);
-    let paths = paths(&world);
-    assert_eq!(paths.iter().map(|path| path.interface).collect::<Vec<_>>(), [Some(1), Some(2)]);
-    assert_eq!(paths.iter().map(|path| path.path.local.ip()).collect::<Vec<_>>(), [CLIENT, WIRE]);
-    assert!(paths[0].carrying && !paths[1].carrying);
-    assert_ne!(paths[0].spis, paths[1].spis);
-    assert_eq!((entries(&world), ike_sas(&world), world.gateway_children.len()), (1, 2, 2));
-    assert_eq!(world.client.session.snapshot().alone, None);
-    assert_eq!(world.client.sockets(), 2);
-}
-
-#[test]
-fn a_network_that_appears_gets_a_path_and_one_that_goes_takes_only_its_own() {
-    let mut world = connected(several(), &[wifi()], 1, 2);
-    assert_eq!(world.client.session.snapshot().alone, Some(Alone::OneWay));
-    let first = paths(&world)[0].clone();
-    world.set_uplinks(&[wire(), wifi()]);
-    assert!(world.run_until(SECOND, |world| working(world) == 2), "{:?}", world.client.session.snapshot());
-    assert_eq!((paths(&world)[0].spis, paths(&world)[0].path), (first.spis, first.path), "untouched");
-    assert_eq!(ike_sas(&world), 2);
-    world.set_uplinks(&[wifi()]);
-    world.run_for(SECOND);
-    assert_eq!((paths(&world).len(), ike_sas(&world), world.gateway_children.len()), (1, 1, 1));
-    assert_eq!((paths(&world)[0].spis, entries(&world), world.client.sockets()), (first.spis, 1, 1));
-    assert_eq!(world.client.children.len(), 1);
-}
-
-#[test]
-fn two_networks_and_two_addresses_make_four_paths_and_each_can_go() {
-    let six = |last| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, last, 0, 0, 0, 0, 9));
-    let mut setup = several();
-    setup.gateway.addresses = vec![GATEWAY, GATEWAY_V6];
-    let uplinks = [
-        SimUplink { addresses: vec![CLIENT, six(5)], ..wifi() },
-        SimUplink { addresses: vec![WIRE, six(6)], ..wire() },
-    ];
-    let mut world = connected(setup, &uplinks, 4, 3);
-    assert_eq!(ike_sas(&world), 4);
-    for _ in 0..4 {
-        let from = ping(&mut world);
-        let (_, path) = world.client.egress.unwrap();
-        let way = (path.local.ip(), path.remote.ip());
-        world.network.ways.insert(way, DARK);
-        world.run_for(5 * SECOND);
-        assert_ne!(world.client.egress.unwrap().1, path, "{way:?}");
-        let (_, longest) = settled(&world, from);
-        assert!(longest <= SECOND, "{way:?}: {longest:?}");
-        world.network.ways.clear();
-        assert!(world.run_until(60 * SECOND, |world| working(world) == 4), "{:?}", paths(&world));
-    }
-    assert_eq!(entries(&world), 1);
 }
 
 #[test]
@@ -502,28 +449,6 @@ fn a_hundred_things_that_happen_to_paths_stop_nothing_while_one_works() {
     for seed in 0..4 {
         soak(seed);
     }
-}
-
-#[test]
-fn only_the_interfaces_of_the_profile_are_used() {
-    let mut setup = several();
-    setup.client.paths.interfaces = vec!["net2".to_owned(), "net3".to_owned()];
-    let mut world = connected(setup.clone(), &[wifi(), wire()], 1, 24);
-    assert_eq!(carrying(&world), WIRE);
-    assert_eq!(world.client.session.snapshot().alone, Some(Alone::OneWay));
-    world.set_uplinks(&[wifi(), wire(), mobile()]);
-    assert!(world.run_until(5 * SECOND, |world| working(world) == 2));
-    world.set_uplinks(&[wifi()]);
-    world.run_for(20 * SECOND);
-    assert_eq!((world.client.phase(), world.client.sockets()), (Phase::Reconnecting, 0));
-    world.set_uplinks(&[wifi(), wire()]);
-    assert!(world.run_until(20 * SECOND, |world| world.client.phase() == Phase::Connected));
-    assert_eq!(carrying(&world), WIRE);
-    // And with none of them there is no way.
-    let mut world = World::new(setup, Faults::default(), 25);
-    world.set_uplinks(&[wifi()]);
-    world.connect();
-    assert!(world.run_to(Phase::Failed, 5 * SECOND));
 }
 
 #[test]
