@@ -179,6 +179,8 @@ pub struct Session {
     /// When the inner address comes by DHCP.
     dhcp: Option<Box<Dhcp>>,
     reauth: Reauth,
+    /// Everything was set up anew to keep the inner address over a new login: not again, if that does not help.
+    insisted: bool,
     /// When the gateway was told last of what it sends and nothing here belongs to.
     told_at: Option<Instant>,
     transmits: VecDeque<Transmit>,
@@ -216,6 +218,7 @@ impl Session {
             fading: Fading::default(),
             group: Group::default(),
             reauth: Reauth::default(),
+            insisted: false,
             told_at: None,
             close_at: None,
             transmits: VecDeque::new(),

@@ -2,7 +2,7 @@
 
 use std::{process::Command, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ropewalk_e2e::Programs;
 use ropewalk_lab::run;
 
@@ -20,6 +20,10 @@ fn the_headless_demo_reaches_the_page_through_the_tunnel_and_ends_by_itself() ->
     ensure!(finished.stdout.contains("You reached the page behind the gateway"), "{finished:?}");
     ensure!(finished.stdout.contains("3 received"), "three pings: {finished:?}");
     ensure!(finished.stdout.contains("now by way of the phone"), "the cable was pulled: {finished:?}");
+    let received =
+        finished.stdout.split("200 packets transmitted, ").nth(1).and_then(|rest| rest.split(' ').next());
+    let received: u32 = received.context("the pings under the pulled cable")?.parse()?;
+    ensure!(received >= 195, "the pulled cable cost {} pings: {finished:?}", 200 - received);
     let left = run(Command::new("ip").args(["netns", "list"]), &[], Duration::from_secs(10))?.success()?;
     let own = format!(
         "rwdemo{}-",

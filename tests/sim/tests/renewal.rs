@@ -180,6 +180,41 @@ fn the_client_logs_in_anew_before_the_gateways_limit_or_its_own_and_nobody_is_as
 }
 
 #[test]
+fn a_gateway_that_gives_another_address_at_the_new_login_is_asked_for_the_old_one_again() {
+    let mut setup = Setup::new(Auth::Eap);
+    setup.client.reauth = Some(9 * MINUTE);
+    setup.gateway.unique = false;
+    let mut world = connected(setup, 45);
+    let addresses = world.inner_addresses();
+    for login in [3, 5] {
+        assert!(world.run_until(10 * MINUTE, |world| !world.is_usable()), "both IKE_SAs are deleted");
+        assert_eq!(world.client.phase(), Phase::Reconnecting);
+        assert!(world.run_until(SOON, World::is_usable));
+        world.carry().unwrap();
+        assert_eq!(world.inner_addresses(), addresses);
+        let logins = world.gateway_log.iter().filter(|line| line.starts_with("up")).count();
+        assert_eq!(logins, login, "{:?}", world.gateway_log);
+        world.run_for(MINUTE);
+        assert_eq!((world.client.session.ike_sas(), world.gateway_children.len()), (1, 1));
+    }
+    assert!(world.client.asked.is_empty());
+}
+
+#[test]
+fn the_old_login_is_deleted_also_when_the_client_moves_meanwhile() {
+    let mut setup = Setup::new(Auth::Psk);
+    setup.client.reauth = Some(9 * MINUTE);
+    let mut world = connected(setup, 46);
+    let first = spi(&world);
+    assert!(world.run_until(10 * MINUTE, |world| spi(world) != first));
+    world.run_for(SOON / 2);
+    assert_eq!(world.gateway.as_ref().unwrap().ike_sas(), 2);
+    world.move_client(&[[172, 16, 5, 9].into()]);
+    world.run_for(SOON);
+    assert_eq!(world.gateway.as_ref().unwrap().ike_sas(), 1, "{:?}", world.gateway_log);
+}
+
+#[test]
 fn a_login_over_a_bad_network_takes_over_without_a_gap() {
     for seed in 0..20 {
         let mut setup = Setup::new(Auth::Eap);

@@ -65,6 +65,26 @@ fn another_address_moves_the_connection_within_a_round_trip_and_keeps_everything
 }
 
 #[test]
+fn a_move_before_the_gateway_has_the_answer_to_its_rekey_ends_nothing() {
+    let mut world = connected(Setup::new(Auth::Psk), 44);
+    let spis = |world: &World| world.client.session.snapshot().ike.unwrap().spis;
+    let first = spis(&world);
+    let now = world.now;
+    world.gateway.as_mut().unwrap().rekey_all(now, true, &mut world.rng);
+    assert!(world.run_until(SOON, |world| spis(world) != first));
+    // The answer does not arrive; what the gateway repeats goes to where the client is no longer.
+    world.network.cut = true;
+    world.move_client(&[]);
+    world.run_for(Duration::from_millis(100));
+    world.network.cut = false;
+    world.move_client(&[CAFE]);
+    arrives(&mut world, CAFE, 2 * SOON);
+    world.run_for(2 * SOON);
+    let gateway = world.gateway.as_ref().unwrap();
+    assert_eq!((entries(&world), world.client.session.ike_sas(), gateway.ike_sas()), (1, 1, 1));
+}
+
+#[test]
 fn five_hundred_moves_over_a_bad_network_leave_one_connection_and_one_socket() {
     let faults = Faults { loss: 20, duplicate: 20, reorder: 50 };
     let mut world = connected(Setup::new(Auth::Psk), 41);

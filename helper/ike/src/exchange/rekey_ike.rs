@@ -308,7 +308,7 @@ impl IkeSa {
     pub(super) fn hand_over(&mut self, mut heir: Box<Successor>) {
         tracing::debug!(old = ?self.spis, new = ?heir.sa.spis(), "the IKE_SA is rekeyed");
         (heir.sa.path, heir.sa.nat) = (self.path, self.nat);
-        heir.sa.mobility = std::mem::take(&mut self.mobility).inherited();
+        heir.sa.mobility = self.mobility.hand_over();
         self.bequeath(&mut heir.sa);
         self.events.push_back(SaEvent::Rekeyed(heir));
     }

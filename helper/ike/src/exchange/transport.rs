@@ -115,11 +115,11 @@ impl IkeSa {
         carrying.is_none_or(|child| child.fits(self.path))
     }
 
-    /// The peer uses new addresses: CHILD_SAs in transport mode are made anew between them.
+    /// The peer uses new addresses: CHILD_SAs in transport mode are made anew between them, unless another IKE_SA has them now.
     pub(super) fn renew_after_move(&mut self, rng: &mut dyn CryptoRng) {
         let waits =
             |task: &Task| matches!(task, Task::CreateChild(pending) if pending.purpose == Purpose::AfterMove);
-        if self.policy.mode == Mode::Transport && !self.tasks.iter().any(waits) {
+        if self.policy.mode == Mode::Transport && !self.renewal.succeeded && !self.tasks.iter().any(waits) {
             let pending = PendingChild::new(&self.policy, rng).with_purpose(Purpose::AfterMove);
             self.tasks.push_back(Task::CreateChild(Box::new(pending)));
         }

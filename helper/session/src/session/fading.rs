@@ -67,6 +67,29 @@ impl Fading {
         self.push(Leaving { sa, close_at: Some(now + OVERLAP), link: None });
     }
 
+    /// Asks those that the gateway is to delete: where it has not, our answer to its rekey may be under way yet, and it does
+    /// not know the IKE_SA that took their place. Then it hears by them where we are.
+    pub(super) fn ask(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        for leaving in self.sas.iter_mut().filter(|leaving| leaving.close_at.is_none()) {
+            leaving.sa.check_liveness(now, rng);
+        }
+    }
+
+    /// Those that were only lent a socket, and none of these, go on by another path: theirs is gone. A gateway that did not get
+    /// our answer to its rekey repeats the request, and has to know where to; what is to be deleted anyway is deleted.
+    pub(super) fn follow(&mut self, now: Instant, alive: &[u32], to: Path, rng: &mut dyn CryptoRng) {
+        for Leaving { sa, close_at, link } in &mut self.sas {
+            if link.is_some() || alive.contains(&sa.path().link) {
+                continue;
+            }
+            if close_at.take().is_some() {
+                sa.leave_by(now, to, rng);
+            } else {
+                sa.move_to(now, to, rng);
+            }
+        }
+    }
+
     /// Beyond the limit the oldest goes without a word.
     fn push(&mut self, leaving: Leaving) {
         if self.sas.len() >= MAX_FADING {

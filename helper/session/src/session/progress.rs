@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use rand_core::CryptoRng;
 use ropewalk_ike::crypto::IkeKeys;
+use ropewalk_ike::exchange::Path;
 use ropewalk_ike::exchange::config::LocalAuth;
 use ropewalk_ike::exchange::initiator::{Established, InnerConfig};
 use ropewalk_ike::exchange::rekey_ike::Successor;
@@ -58,6 +59,7 @@ impl Session {
         self.log_keys(&sa, keys);
         self.plan_reauth(now, auth_lifetime);
         let path = sa.path();
+        self.bury_leftover(now, path, rng);
         if self.dhcp.is_some() {
             sa.allow_dhcp();
             self.commands
@@ -77,6 +79,7 @@ impl Session {
             self.commands.push_back(self.strands.send_with(spi_in, path));
             self.remember_addresses(&settings);
             self.strands.note_inner(self.link, &settings.addresses);
+            self.insisted &= !self.keeps_addresses(&settings);
             self.inner = Some(settings);
         }
         self.clean = false;
@@ -106,6 +109,13 @@ impl Session {
     pub(super) fn drain_fading(&mut self) {
         let drained = self.fading.drain();
         self.forget_drained(drained);
+    }
+
+    /// The connection goes by another path: so do the IKE_SAs on their way out whose own is gone.
+    pub(super) fn fading_follow(&mut self, now: Instant, to: Path, rng: &mut dyn CryptoRng) {
+        let alive: Vec<u32> = self.strands.links().chain(self.link).chain([to.link]).collect();
+        self.fading.follow(now, &alive, to, rng);
+        self.drain_fading();
     }
 
     fn forget_drained(&mut self, drained: Drained) {
@@ -315,7 +325,7 @@ impl Session {
         self.close_at = None;
         self.state = State::Idle;
         self.forget_roaming();
-        self.roaming.former = None;
+        (self.roaming.former, self.roaming.leftover) = (None, None);
         self.was_up = false;
         self.inner = None;
         self.commands.push_back(Command::ReleaseTunnel);

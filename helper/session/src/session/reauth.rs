@@ -3,6 +3,11 @@
 //! A whole second set of initial exchanges runs on the same path. Its IKE_SA and CHILD_SA, with the same inner address, take
 //! over; the old ones receive for a moment more and are deleted. When it fails, what stands goes on until the gateway
 //! ends it, and the reason is told.
+//!
+//! A gateway may give another inner address while the old IKE_SA holds the first: strongSwan's pool does when the client has
+//! moved since it got that. Open connections would end with it, so the old IKE_SA is deleted, a third login asks for its
+//! address, and only then the second one, with the other address, is deleted. That interrupts for a moment, and is not done
+//! again once it did not help.
 
 use std::time::Duration;
 
@@ -15,8 +20,8 @@ use ropewalk_ike::wire::{Identification, NotifyType};
 
 use super::progress::inner_settings;
 use super::{MAX_REFUSALS, Session, State};
-use crate::command::Command;
-use crate::explain::{Cause, Circumstances};
+use crate::command::{Command, InnerSettings};
+use crate::explain::{Cause, Circumstances, Explanation};
 
 /// A failed attempt is repeated after this, and up to as much more by chance.
 const AGAIN: Duration = Duration::from_secs(20);
@@ -164,11 +169,28 @@ impl Session {
         if self.dhcp.is_some() {
             sa.allow_dhcp();
         }
+        let settings = sa
+            .children()
+            .first()
+            .map(|child| self.leased_settings(child).unwrap_or_else(|| inner_settings(inner, child)));
+        let keeps = settings.as_ref().is_none_or(|settings| self.keeps_addresses(settings));
+        if !keeps && !self.insisted {
+            tracing::info!(new = ?sa.spis(), "another inner address beside the old login; setting up anew for the old one");
+            self.insisted = true;
+            let why = Explanation::new(
+                Cause::Unreachable,
+                "The gateway gave another inner address at the new login; the old one is asked for again.",
+                "This takes a moment.",
+            );
+            self.start_over(old, why);
+            self.roaming.leftover = Some(Box::new(sa));
+            return;
+        }
+        self.insisted = !keeps;
         tracing::info!(old = ?old.spis(), new = ?sa.spis(), "logged in anew");
         self.log_keys(&sa, keys);
         self.plan_reauth(now, auth_lifetime);
-        if let Some(child) = sa.children().first() {
-            let settings = self.leased_settings(child).unwrap_or_else(|| inner_settings(inner, child));
+        if let (Some(child), Some(settings)) = (sa.children().first(), settings) {
             let (spi_in, path) = (child.spi_in, sa.path());
             self.commands.push_back(Command::InstallChild(Box::new(child.clone())));
             let addresses = settings.addresses.clone();
@@ -188,6 +210,16 @@ impl Session {
         self.strands.begin(now);
         self.fading.add_receiving(now, *old);
         self.drain_sa(now, rng);
+    }
+
+    /// Whether what the tunnel had stays.
+    pub(super) fn keeps_addresses(&self, settings: &InnerSettings) -> bool {
+        let had = self
+            .inner
+            .iter()
+            .filter(|_| !self.config.paths.address_per_path)
+            .flat_map(|inner| &inner.addresses);
+        had.clone().all(|address| settings.addresses.contains(address))
     }
 
     fn reauth_failed(&mut self, now: Instant, error: &HandshakeError, rng: &mut dyn CryptoRng) {

@@ -91,6 +91,8 @@ pub(super) struct Roaming {
     hinted_at: Option<Instant>,
     /// An IKE_SA that the gateway still has and we gave up: it is told by the next path.
     pub(super) former: Option<Box<IkeSa>>,
+    /// Another one, which the gateway is to have until the next login is done.
+    pub(super) leftover: Option<Box<IkeSa>>,
     /// The gateway is given until then to clean up after that one.
     farewell_until: Option<Instant>,
     /// Sockets of paths that were left, to which a CHILD_SA is still bound.
@@ -111,6 +113,7 @@ impl Default for Roaming {
             retest_wait: FIRST_RETEST,
             hinted_at: None,
             former: None,
+            leftover: None,
             farewell_until: None,
             left: Vec::new(),
         }
@@ -201,6 +204,8 @@ impl Session {
         self.roaming.hinted_at = Some(now);
         sa.check_liveness(now, rng);
         self.drain_sa(now, rng);
+        self.fading.ask(now, rng);
+        self.drain_fading();
     }
 
     /// INVALID_IKE_SPI or INVALID_SPI in the clear says that the gateway may have restarted (RFC 7296 section 1.5); anybody
@@ -319,6 +324,7 @@ impl Session {
                 }
                 self.arrived(*path);
                 self.first_arrived(now, rng);
+                self.fading_follow(now, *path, rng);
             }
             SaEvent::PathWorks(path) => {
                 if matches!(&self.roaming.attempt, Some(Attempt::Testing { path: tested }) if tested == path)
@@ -386,6 +392,15 @@ impl Session {
         self.roaming.farewell_until = Some(now + if told { CLEAN_UP } else { CLEAN_UP * 2 });
     }
 
+    /// The next login is done.
+    pub(super) fn bury_leftover(&mut self, now: Instant, path: Path, rng: &mut dyn CryptoRng) {
+        let Some(mut leftover) = self.roaming.leftover.take() else { return };
+        let remote = leftover.path().remote;
+        leftover.close_by(now, Path { remote, ..path }, rng);
+        self.fading.add(*leftover);
+        self.drain_fading();
+    }
+
     /// Whether IKE_AUTH may begin: the gateway has had the time to clean up after an IKE_SA of ours that it was told to drop.
     pub(super) fn farewell_heard(&mut self, now: Instant) -> bool {
         self.roaming.farewell_until.take_if(|until| now >= *until);
@@ -405,7 +420,7 @@ impl Session {
         let roaming = std::mem::take(&mut self.roaming);
         self.commands.extend(roaming.left.into_iter().map(Command::ClosePath));
         self.roaming.online = roaming.online;
-        self.roaming.former = roaming.former;
+        (self.roaming.former, self.roaming.leftover) = (roaming.former, roaming.leftover);
         troubled
     }
 
@@ -430,11 +445,16 @@ impl Session {
     /// Gives the IKE_SA up without waiting for anything, and sets up another.
     fn set_up_anew(&mut self, why: Explanation) {
         let State::Connected(sa) = std::mem::replace(&mut self.state, State::Idle) else { return };
-        self.forget(&sa);
+        self.start_over(sa, why);
+    }
+
+    /// Sets up another IKE_SA in place of this one, which the gateway is told of by the next path.
+    pub(super) fn start_over(&mut self, former: Box<IkeSa>, why: Explanation) {
+        self.forget(&former);
         self.leave_all();
         self.close_path();
         self.forget_roaming();
-        self.roaming.former = Some(sa);
+        self.roaming.former = Some(former);
         self.error = Some(why);
         self.begin_again();
     }
@@ -473,6 +493,7 @@ impl Session {
         }
         self.roaming.attempt = Some(Attempt::Moving { to, since: now });
         self.drain_sa(now, rng);
+        self.fading_follow(now, path, rng);
     }
 
     fn arrived(&mut self, path: Path) {

@@ -231,6 +231,11 @@ impl Strands {
         Command::OpenPath { remote, interface }
     }
 
+    /// The sockets of the paths beside the one that carries.
+    pub(super) fn links(&self) -> impl Iterator<Item = u32> {
+        self.others.values().map(|strand| strand.link)
+    }
+
     fn interface_of(&self, link: u32) -> Option<u32> {
         self.interfaces.get(&link).copied()
     }

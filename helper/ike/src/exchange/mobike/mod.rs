@@ -72,6 +72,14 @@ impl Mobility {
         Self { policy, own: Some(own), peer, ..Self::default() }
     }
 
+    /// The same when it has taken its place: all that is to be done is its business. A move still takes this one along, for
+    /// the peer may not have heard yet that it was replaced.
+    pub fn hand_over(&mut self) -> Self {
+        let heir = self.inherited();
+        (self.update_pending, self.check_pending, self.own) = (false, false, None);
+        heir
+    }
+
     /// For the IKE_SA that takes the place of this one. How the peer sees us is asked anew: the hash is over the SPIs. What was
     /// under way is begun anew, for its answer comes to the old one.
     #[must_use]

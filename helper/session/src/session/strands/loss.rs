@@ -173,6 +173,9 @@ impl Session {
         } else {
             self.retire(now, old, rng);
         }
+        if let State::Connected(sa) = &self.state {
+            self.fading_follow(now, sa.path(), rng);
+        }
         self.carry_anew();
         self.tell_gateway(now, rng);
         self.strands.growth.lost_one(now);
