@@ -1,12 +1,12 @@
 //! Gateways that send their clients elsewhere (RFC 5685), and a gateway that forgot them (RFC 6290): the built programs, and
-//! two reference gateways.
+//! two reference gateways, or strongSwan and one.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use ropewalk_e2e::{
-    AuthKind, Client, Credentials, Offer, PATIENCE, ProfileText, Reference, SECOND_V4, StateLog, in_lab,
-    second_gateway,
+    AuthKind, Client, Credentials, Gateway, GatewayKind, Offer, PATIENCE, ProfileText, Reference, SECOND_V4,
+    StateLog, in_lab, second_gateway,
 };
 use ropewalk_lab::{
     Lab, Site, SiteOptions,
@@ -119,6 +119,37 @@ fn a_connected_client_follows_a_redirect_says_so_and_does_not_go_round_in_circle
         pair.stands_with(SECOND_V4)?;
         ensure!(pair.client.status_at("/ike/0/spi_i")? == spi, "the connection was given up");
         pair.client.disconnect()
+    })
+}
+
+#[test]
+fn strongswan_sends_a_connected_client_to_another_gateway() -> Result<()> {
+    in_lab(|lab| {
+        let site = Site::new(lab, SiteOptions { v6: false, ..SiteOptions::default() })?;
+        let namespace = second_gateway(&site)?;
+        let credentials = Credentials::new(AuthKind::Psk)?;
+        let offer = Offer::new(AuthKind::Psk);
+        let first = Gateway::start(GatewayKind::StrongSwan, &site, &offer, &credentials)?;
+        let second = Reference::start(&namespace, &offer, &credentials)?;
+        let Gateway::StrongSwan(swan) = &first else { bail!("that is not strongSwan") };
+        let client = Client::start(&site.client)?;
+        client.connect(&ProfileText::new(AuthKind::Psk, &credentials, &GATEWAY_V4.to_string()), None)?;
+        ensure!(client.status_at("/gateway/address")? == GATEWAY_V4.to_string());
+        ensure!(second.sessions()? == 0);
+        let told = ["--redirect", "--ike", "psk", "--gateway", &SECOND_V4.to_string()];
+        let began = Instant::now();
+        swan.control(&told, PATIENCE)?.success()?;
+        until("a connection with the other gateway", PATIENCE, || {
+            let there = client.status_at("/gateway/address").ok()? == SECOND_V4.to_string();
+            (there && client.state().ok()? == "connected").then_some(())
+        })?;
+        println!("followed strongSwan's redirect in {:?}", began.elapsed());
+        ensure!(site.client.ping(&SERVER_V4.to_string(), 2)?, "the tunnel carries nothing");
+        ensure!(second.sessions()? == 1);
+        until("strongSwan to be rid of it", PATIENCE, || {
+            (!swan.list_sas().ok()?.contains("ESTABLISHED")).then_some(())
+        })?;
+        client.disconnect()
     })
 }
 
