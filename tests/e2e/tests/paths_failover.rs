@@ -145,6 +145,8 @@ fn an_interface_that_goes_down_costs_less_than_with_strongswans_own_client() -> 
         let theirs = Pings::start(&other.namespace, Site::transfer_v4())?;
         thread::sleep(Duration::from_secs(1));
         let (mut our_rounds, mut their_rounds) = (Vec::new(), Vec::new());
+        // Both ends of strongSwan renew the CHILD_SA on a move, and now and then neither is left.
+        let mut they_live = true;
         for _ in 0..ROUNDS {
             let (carrying, standby) = roles(&up)?;
             let mark = ours.mark();
@@ -155,14 +157,19 @@ fn an_interface_that_goes_down_costs_less_than_with_strongswans_own_client() -> 
             up.site.client.ip(&format!("link set {carrying} up"))?;
             up.uplink(&carrying)?.carrier(true)?;
 
+            if !they_live {
+                up.settles(&[&standby], &[&carrying])?;
+                continue;
+            }
             let used = other.interface_in_use()?;
             let mark = theirs.mark();
             let began = Instant::now();
             other.namespace.ip(&format!("link set {used} down"))?;
-            until("strongSwan's client to move", PATIENCE, || {
+            let moved = until("strongSwan's client to move", PATIENCE, || {
                 let now = theirs.mark();
                 (now > mark + 30 && theirs.came_lately(10)).then_some(())
-            })?;
+            });
+            they_live = moved.inspect_err(|error| println!("{error}")).is_ok();
             thread::sleep(AFTER.saturating_sub(began.elapsed()));
             their_rounds.push(Round {
                 what: format!("strongSwan's, {used} down"),
@@ -172,7 +179,9 @@ fn an_interface_that_goes_down_costs_less_than_with_strongswans_own_client() -> 
             other.namespace.ip(&format!("link set {used} up"))?;
             other.uplinks.iter().try_for_each(|uplink| uplink.carrier(true))?;
             up.settles(&[&standby], &[&carrying])?;
-            until("strongSwan's client to carry", PATIENCE, || theirs.came_lately(100).then_some(()))?;
+            if they_live {
+                until("strongSwan's client to carry", PATIENCE, || theirs.came_lately(100).then_some(()))?;
+            }
         }
         let (our, their) = (judged(&ours, &our_rounds), judged(&theirs, &their_rounds));
         let (own, bound) = (our[ROUNDS / 2].lost, our[0].in_flight_and_one());
@@ -181,7 +190,7 @@ fn an_interface_that_goes_down_costs_less_than_with_strongswans_own_client() -> 
         println!(
             "an interface goes down, {ROUNDS} times: ours loses {ours_lost} (median {own}, bound {bound}), strongSwan's \
              {theirs_lost} (median {})",
-            their[ROUNDS / 2].lost
+            their[their.len() / 2].lost
         );
         ours.stop()?;
         theirs.stop()?;

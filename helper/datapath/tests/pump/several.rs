@@ -81,7 +81,8 @@ fn opened(udp: &UdpSocket, open: &mut InboundSa) -> Vec<Vec<u8>> {
 #[test]
 fn flows_are_spread_by_weight_and_each_keeps_its_way_and_its_order() {
     const FLOWS: u16 = 60;
-    const PACKETS: u16 = 5;
+    // All of them wait at the sockets: more than two hundred do not fit into a usual receive buffer.
+    const PACKETS: u16 = 3;
     let mut rig = Rig::new(Config::default());
     let mut second = Second::new(&rig);
     let share = |name, weight, egress| Share { name, weight, egress };
