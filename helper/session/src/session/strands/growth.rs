@@ -202,23 +202,29 @@ impl Session {
         let is_taken = |way: &Way| taken.contains(&(Some(way.interface), way.remote));
         let has_none = |way: &Way| !taken.iter().any(|(interface, _)| *interface == Some(way.interface));
         let full = taken.len() >= MOST;
-        if full && self.surplus().is_none() {
+        if full && self.shared().next().is_none() {
             return None;
         }
         let open = self.ways().into_iter().filter(|way| !is_taken(way) && (!full || has_none(way)));
         open.map(|way| (strands.growth.ready_at(way), way)).min_by_key(|(at, _)| *at)
     }
 
-    /// A strand that can be spared for an interface without one: the worst of those whose interface has another.
-    fn surplus(&self) -> Option<PathId> {
+    /// The strands whose interface has another.
+    fn shared(&self) -> impl Iterator<Item = PathId> {
         let strands = &self.strands;
         let first = self.link.and_then(|link| strands.interface_of(link));
         let interface = |strand: &Strand| strands.interface_of(strand.link);
-        let shared = |id: &PathId, strand: &Strand| {
+        let shared = move |id: &PathId, strand: &Strand| {
             let own = interface(strand);
             let mut others = strands.others.iter().filter(|(other, _)| *other != id);
             own == first || others.any(|(_, other)| interface(other) == own)
         };
+        strands.others.iter().filter(move |(id, strand)| shared(id, strand)).map(|(id, _)| *id)
+    }
+
+    /// The strand that can be spared for an interface without one: the worst of those that share one.
+    fn surplus(&self) -> Option<PathId> {
+        let strands = &self.strands;
         let views =
             strands.manager.as_ref().map(|manager| manager.paths(strands.seen_at)).unwrap_or_default();
         let badness = |id: &PathId| {
@@ -226,8 +232,7 @@ impl Session {
             let fails = view.is_none_or(|view| view.health != Health::Good);
             (fails, view.and_then(|view| view.rtt), *id)
         };
-        let spared = strands.others.iter().filter(|(id, strand)| shared(id, strand)).map(|(id, _)| *id);
-        spared.max_by_key(badness)
+        self.shared().max_by_key(badness)
     }
 
     /// When something is due.
