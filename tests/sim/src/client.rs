@@ -35,6 +35,14 @@ pub struct SimUplink {
     pub metered: bool,
 }
 
+impl SimUplink {
+    /// A network with one address, whose use costs nothing.
+    #[must_use]
+    pub fn new(interface: u32, address: IpAddr) -> Self {
+        Self { interface, addresses: vec![address], metered: false }
+    }
+}
+
 /// The client's end.
 #[derive(Debug)]
 pub struct SimClient {

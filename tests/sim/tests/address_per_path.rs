@@ -23,20 +23,16 @@ const SECOND: Duration = Duration::from_secs(1);
 const WIRE: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 5, 9));
 const MOBILE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 64, 0, 7));
 
-fn uplink(interface: u32, address: IpAddr) -> SimUplink {
-    SimUplink { interface, addresses: vec![address], metered: false }
-}
-
 fn wifi() -> SimUplink {
-    uplink(1, CLIENT)
+    SimUplink::new(1, CLIENT)
 }
 
 fn wire() -> SimUplink {
-    uplink(2, WIRE)
+    SimUplink::new(2, WIRE)
 }
 
 fn mobile() -> SimUplink {
-    uplink(3, MOBILE)
+    SimUplink::new(3, MOBILE)
 }
 
 fn own_addresses() -> Setup {

@@ -27,20 +27,16 @@ const WIRE: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 5, 9));
 const MOBILE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 64, 0, 7));
 const DARK: WayFaults = WayFaults { dark: true, loss: 0, delay: 0 };
 
-fn uplink(interface: u32, address: IpAddr) -> SimUplink {
-    SimUplink { interface, addresses: vec![address], metered: false }
-}
-
 fn wifi() -> SimUplink {
-    uplink(1, CLIENT)
+    SimUplink::new(1, CLIENT)
 }
 
 fn wire() -> SimUplink {
-    uplink(2, WIRE)
+    SimUplink::new(2, WIRE)
 }
 
 fn mobile() -> SimUplink {
-    SimUplink { metered: true, ..uplink(3, MOBILE) }
+    SimUplink { metered: true, ..SimUplink::new(3, MOBILE) }
 }
 
 fn several() -> Setup {
@@ -404,7 +400,7 @@ fn the_policy_can_be_changed_while_connected() {
 
 /// A hundred things happen to three networks, of which one always works and had the time to show it.
 fn soak(seed: u64) {
-    let all = [wifi(), wire(), uplink(3, MOBILE)];
+    let all = [wifi(), wire(), SimUplink::new(3, MOBILE)];
     let mut world = connected(several(), &all, 3, 1000 + seed);
     let mut choices = ChaCha20Rng::seed_from_u64(seed);
     ping(&mut world);
