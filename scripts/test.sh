@@ -43,6 +43,23 @@ summary=$(awk '/^test result: / {
     }
 } END { printf "%d passed; %d failed; %d ignored; %d measured; 0 filtered out", p, f, g, m }' "$log")
 verdict=ok
-if [ $status != 0 ]; then verdict=FAILED; fi
+if [ $status != 0 ]; then
+    verdict=FAILED
+    # What failed and why once more, for whoever sees the end only: of each failed test what its program said last.
+    step "what failed"
+    awk -v last=25 '
+        /^test .* \.\.\. FAILED$/ { sub(/^test /, ""); sub(/ \.\.\. FAILED$/, ""); failed[$0] = 1 }
+        /^failures:$/ { name = "" }
+        name { said[name]++; text[name, said[name] % last] = substr($0, 1, 400) }
+        /^---- .* stdout ----$/ { name = $0; sub(/^---- /, "", name); sub(/ stdout ----$/, "", name) }
+        END {
+            for (name in failed) {
+                print "\n" name
+                for (i = said[name] > last ? said[name] - last + 1 : 1; i <= said[name]; i++)
+                    print "    " text[name, i % last]
+            }
+        }' "$log"
+    grep -A 3 -E '^error(:|\[)' "$log" || true
+fi
 printf '\ntest result: %s. %s; finished in %d.00s\n' "$verdict" "$summary" "$(($(date +%s) - started))"
 exit $status

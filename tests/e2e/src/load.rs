@@ -101,14 +101,21 @@ impl Drop for Load {
 }
 
 /// What a capture at the receiver tells of the order of the packets of each TCP connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
     /// Connections that carried.
     pub flows: usize,
     /// Packets with data.
     pub packets: usize,
-    /// Those that came after one that was sent later.
-    pub overtaken: usize,
+    /// Those that came after one that was sent later, with what surrounded each.
+    pub overtaken: Vec<String>,
+}
+
+/// The newest packet of a connection, and the longest pause before one of the last few.
+struct Newest {
+    number: u16,
+    at: f64,
+    pauses: [f64; 8],
 }
 
 /// Reads a capture taken where the packets are received. Linux numbers the packets of a connection in the order of sending by
@@ -117,21 +124,33 @@ pub struct Order {
 /// # Errors
 /// When `tshark` refuses.
 pub fn order(capture: &Path, home: &Path) -> Result<Order> {
-    let fields =
-        ["-Y", "tcp.len > 0", "-T", "fields", "-e", "tcp.srcport", "-e", "tcp.dstport", "-e", "ip.id"];
+    let mut fields = vec!["-Y", "tcp.len > 0", "-T", "fields"];
+    for field in ["tcp.srcport", "tcp.dstport", "ip.id", "frame.time_relative"] {
+        fields.extend(["-e", field]);
+    }
     let seen = tshark(capture, home, &fields)?;
-    let mut newest: BTreeMap<String, u16> = BTreeMap::new();
-    let mut order = Order { flows: 0, packets: 0, overtaken: 0 };
+    let mut newest: BTreeMap<String, Newest> = BTreeMap::new();
+    let mut order = Order { flows: 0, packets: 0, overtaken: Vec::new() };
     for line in seen.lines() {
-        let (flow, number) = line.rsplit_once('\t').context("three fields")?;
-        let number = u16::from_str_radix(number.trim_start_matches("0x"), 16).context(line.to_owned())?;
-        let last = newest.entry(flow.to_owned()).or_insert(number.wrapping_sub(1));
+        let mut words = line.rsplitn(3, '\t');
+        let (at, number, flow) = (words.next(), words.next(), words.next().context("four fields")?);
+        let at: f64 = at.context("a time")?.parse().context("a time")?;
+        let number = number.context("a number")?.trim_start_matches("0x");
+        let number = u16::from_str_radix(number, 16).context(line.to_owned())?;
         order.packets += 1;
+        let first = || Newest { number: number.wrapping_sub(1), at, pauses: [0.0; 8] };
+        let last = newest.entry(flow.to_owned()).or_insert_with(first);
+        let (ahead, pause) = (number.wrapping_sub(last.number), at - last.at);
         // Within half of all numbers: a connection does not send that many packets while one is under way.
-        if number.wrapping_sub(*last) == 0 || number.wrapping_sub(*last) > u16::MAX / 2 {
-            order.overtaken += 1;
+        if ahead == 0 || ahead > u16::MAX / 2 {
+            order.overtaken.push(format!(
+                "{number:04x} of {flow} at {at:.4} s, {pause:.4} s after {:04x}, after pauses of {:.4?} s",
+                last.number, last.pauses
+            ));
         } else {
-            *last = number;
+            last.pauses.rotate_left(1);
+            last.pauses[7] = pause;
+            (last.number, last.at) = (number, at);
         }
     }
     order.flows = newest.len();

@@ -43,9 +43,15 @@ fn overtaken(lab: &Lab, up: &Several, name: &str, down: bool) -> Result<usize> {
     ensure!(order.flows >= FLOWS, "{order:?}");
     let overtaken: usize = pings.iter().map(Pings::overtaken).sum();
     let sent: usize = pings.iter().map(Pings::mark).sum();
-    println!("{name}: {order:?}, and {overtaken} of {sent} pings in 8 flows were overtaken");
+    println!(
+        "{name}: {} of {} packets in {} flows and {overtaken} of {sent} pings in 8 flows were overtaken {:#?}",
+        order.overtaken.len(),
+        order.packets,
+        order.flows,
+        order.overtaken
+    );
     pings.into_iter().try_for_each(Pings::stop)?;
-    Ok(order.overtaken + overtaken)
+    Ok(order.overtaken.len() + overtaken)
 }
 
 #[test]

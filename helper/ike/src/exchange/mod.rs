@@ -64,6 +64,11 @@ impl Path {
         remote.set_port(port);
         Self { remote, ..self }
     }
+
+    /// Whether both have the same ends but for the port of the peer, which a NAT changes when it has forgotten the old one.
+    pub(crate) fn is_same_host(self, other: Self) -> bool {
+        self.with_remote_port(other.remote.port()) == other
+    }
 }
 
 /// A datagram to send: an IKE message without the non-ESP marker, which the path's port calls for or not.

@@ -48,6 +48,12 @@ impl RetransmitPolicy {
         longest: Duration::from_secs(30),
         give_up: Duration::from_secs(300),
     };
+    /// For the check of a client's new address: traffic stands still meanwhile, and the client may be on the move yet.
+    pub const CHECK: Self = Self {
+        first: Duration::from_millis(250),
+        longest: Duration::from_secs(2),
+        give_up: Duration::from_secs(300),
+    };
     /// For a move: traffic stands still meanwhile, and a new connection takes its place if it fails.
     pub const MOVE: Self = Self {
         first: Duration::from_millis(250),

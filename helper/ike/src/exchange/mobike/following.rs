@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use super::{MAX_ADDRESSES, MobikeTask, Travelled, listed_addresses};
+use super::{MAX_ADDRESSES, MobikeTask, Mobility, Travelled, listed_addresses};
 use crate::exchange::Path;
 use crate::exchange::sa::{IkeSa, SaEvent, Task};
 use crate::time::Instant;
@@ -81,18 +81,26 @@ impl IkeSa {
     }
 
     /// A gateway follows its client: without MOBIKE any authenticated packet tells where a NAT put it (RFC 7296 section 2.23),
-    /// with MOBIKE only ESP does (section 3.8), and where that leads is checked like an update. A client never follows: its
-    /// gateway stays where it was asked for.
+    /// with MOBIKE only ESP does (section 3.8), and where that leads is checked like an update, unless it is another port of
+    /// the address that traffic goes to anyway. A client never follows: its gateway stays where it was asked for.
     pub fn follow_peer(&mut self, path: Path) {
         if !self.mobility.decides && self.path != path {
+            let elsewhere = !self.path.is_same_host(path) || self.is_unchecked();
             self.leave_path(self.path);
             self.path = path;
-            if self.features().mobike && self.mobility.policy.return_routability {
+            if self.features().mobike && self.mobility.policy.return_routability && elsewhere {
                 self.tasks.push_front(Task::Mobike(MobikeTask::CheckRoutability { cookie: Vec::new() }));
             } else {
                 self.events.push_back(SaEvent::PathChanged(path));
             }
         }
+    }
+
+    /// Whether traffic goes elsewhere than requests do, until the client has shown that it is there.
+    fn is_unchecked(&self) -> bool {
+        let check = |task: &Task| matches!(task, Task::Mobike(MobikeTask::CheckRoutability { .. }));
+        let Mobility { check_pending, checking, strayed, .. } = &self.mobility;
+        *check_pending || *checking || *strayed || self.tasks.iter().any(check)
     }
 
     /// The client's request is authentic and allowed: requests go by its path from now on, traffic once that is checked.

@@ -114,7 +114,8 @@ impl MobikeTask {
         match self {
             Self::Update { .. } => Some(RetransmitPolicy::MOVE),
             Self::TestPath { .. } => Some(RetransmitPolicy::TEST),
-            Self::CheckRoutability { .. } | Self::Announce { .. } => None,
+            Self::CheckRoutability { .. } => Some(RetransmitPolicy::CHECK),
+            Self::Announce { .. } => None,
         }
     }
 

@@ -546,6 +546,27 @@ fn esp_from_elsewhere_is_followed_after_a_check() {
 }
 
 #[test]
+fn esp_from_another_port_of_the_same_address_is_followed_at_once() {
+    let mut road = Road::new();
+    let at = |port| mirrored(path(Role::Initiator), None).with_remote_port(port);
+    road.pair.gateway.follow_peer(at(1111));
+    assert_eq!(moved(&road.events(Role::Responder)), Some(at(1111)));
+    assert!(road.pair.gateway.tasks.is_empty());
+}
+
+#[test]
+fn another_port_of_an_address_that_is_not_checked_yet_waits_for_the_check() {
+    let mut road = Road::new();
+    let seen = mirrored(new_path(), None);
+    road.pair.gateway.follow_peer(seen);
+    road.pair.gateway.follow_peer(seen.with_remote_port(1111));
+    assert!(road.events(Role::Responder).is_empty(), "before the check is sent");
+    road.pair.gateway.handle_timeout(road.pair.now, &mut road.pair.rng);
+    road.pair.gateway.follow_peer(seen.with_remote_port(2222));
+    assert!(road.events(Role::Responder).is_empty(), "while it is under way");
+}
+
+#[test]
 fn a_move_under_way_while_the_ike_sa_is_rekeyed_goes_on_with_its_heir() {
     let mut road = Road::new();
     road.move_client(new_path());
