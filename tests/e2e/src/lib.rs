@@ -19,6 +19,7 @@ mod programs;
 mod reference;
 mod second;
 mod several;
+mod standstill;
 mod swan_client;
 
 pub use boot_clock::BootClock;
@@ -35,6 +36,7 @@ pub use programs::Programs;
 pub use reference::Reference;
 pub use second::{SECOND_V4, second_gateway};
 pub use several::{PathSeen, Plan, Several, THREE, bare_site};
+pub use standstill::Standstill;
 pub use swan_client::OtherClient;
 
 use std::time::Duration;

@@ -40,10 +40,14 @@ impl Load {
         let listener = site.server.listen_tcp(address)?;
         let mut load =
             Self { stop: Arc::default(), received: Arc::default(), workers: Vec::with_capacity(flows * 2) };
-        for _ in 0..flows {
+        // All first, for the setting up of one would lose packets to those that carry.
+        let open = |_| -> Result<(TcpStream, TcpStream)> {
             let near = site.client.connect_tcp(address, PATIENCE)?;
             let (far, _) = listener.accept().context("accept")?;
-            let (from, to) = if down { (far, near) } else { (near, far) };
+            Ok(if down { (far, near) } else { (near, far) })
+        };
+        let pairs = (0..flows).map(open).collect::<Result<Vec<_>>>()?;
+        for (from, to) in pairs {
             load.carry(from, to)?;
         }
         Ok(load)

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use ropewalk_lab::{Lab, Lease, Site, SiteOptions, Uplink, site::GATEWAY_V4};
+use ropewalk_lab::{Lab, Lease, Namespace, Site, SiteOptions, Uplink, site::GATEWAY_V4};
 use serde_json::Value;
 
 use crate::{AuthKind, Client, Credentials, Gateway, GatewayKind, Offer, PATIENCE, ProfileText, StateLog};
@@ -131,6 +131,17 @@ impl Several {
         client.connect(&profile, None)?;
         let states = StateLog::watch(&client, "states")?;
         Ok(Self { client, gateway, states, uplinks, credentials, site })
+    }
+
+    /// No packet overtakes another one on its way through the laboratory's own cables: [`Namespace::one_queue`] everywhere.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn one_queue(&self) -> Result<()> {
+        let Site { client, router, gateway, server, .. } = &self.site;
+        let routers = self.uplinks.iter().map(|uplink| &uplink.router);
+        let mut all = [client, router, gateway, server].into_iter().chain(routers);
+        Ok(all.try_for_each(Namespace::one_queue)?)
     }
 
     /// The network of that interface.
