@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use ropewalk_session::{PathSize, Phase};
 use ropewalk_sim::client::SIZES;
-use ropewalk_sim::setup::CLIENT;
+use ropewalk_sim::network::WayFaults;
+use ropewalk_sim::setup::{CLIENT, GATEWAY};
 use ropewalk_sim::{Auth, Faults, Setup, World};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -44,6 +45,20 @@ fn a_path_that_carries_all_is_known_after_two_round_trips() {
     let before = world.network.datagrams();
     world.run_for(15 * SECOND);
     assert_eq!(world.network.datagrams(), before, "and nothing more is asked while nothing is carried");
+}
+
+#[test]
+fn the_only_path_has_a_round_trip_to_show_and_another_one_after_a_move() {
+    let mut world = connected(Faults::default(), 1500, 1);
+    world.run_for(Duration::from_millis(100));
+    let rtt = |world: &World| world.client.session.snapshot().paths[0].rtt;
+    let here = rtt(&world).expect("the size was asked for");
+    assert!((20..40).contains(&here.as_millis()), "{here:?}: twice what the network takes");
+    world.network.ways.insert((OTHER, GATEWAY), WayFaults { delay: 100, ..WayFaults::default() });
+    world.move_client(&[OTHER]);
+    world.run_for(5 * SECOND);
+    let there = rtt(&world).expect("the move was answered");
+    assert!((220..240).contains(&there.as_millis()), "{there:?}");
 }
 
 #[test]

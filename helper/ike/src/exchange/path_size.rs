@@ -36,8 +36,8 @@ const LONGEST_WAIT: Duration = Duration::from_millis(1500);
 /// What is known of the way that matters for such questions.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sizing {
-    /// The last round trip that could be told.
-    rtt: Option<Duration>,
+    /// The last round trip that could be told, and by which path it went.
+    rtt: Option<(Path, Duration)>,
     /// After an answer that came too late to prove anything, the next is waited for so long.
     patience: Duration,
 }
@@ -45,11 +45,17 @@ pub(super) struct Sizing {
 impl IkeSa {
     /// Asks whether the path in use carries a datagram of `octets`, IP header included; [`SaEvent::SizeTested`] tells.
     pub fn test_size(&mut self, now: Instant, octets: usize, rng: &mut dyn CryptoRng) {
-        if self.sizing.rtt.is_none() {
+        if self.round_trip().is_none() {
             self.tasks.push_back(Task::Liveness);
         }
         self.tasks.push_back(Task::Size(octets));
         self.start_next(now, rng);
+    }
+
+    /// The last round trip by the path in use, of a request that was answered at once; `None` when there was none yet.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.sizing.rtt.filter(|(path, _)| *path == self.path).map(|(_, rtt)| rtt)
     }
 
     /// The question, and in turn with it a request without anything.
@@ -80,7 +86,7 @@ impl IkeSa {
 
     /// The first wait is what decides between carried and lost: well above the round trip.
     pub(super) fn size_policy(&self) -> RetransmitPolicy {
-        let usual = self.sizing.rtt.map_or(RetransmitPolicy::SIZE.first, |rtt| rtt * 3);
+        let usual = self.round_trip().map_or(RetransmitPolicy::SIZE.first, |rtt| rtt * 3);
         let first = usual.max(self.sizing.patience).clamp(SHORTEST_WAIT, LONGEST_WAIT);
         RetransmitPolicy { first, ..RetransmitPolicy::SIZE }
     }
@@ -96,7 +102,7 @@ impl IkeSa {
         let took = now.saturating_since(request.started());
         let at_once = request.resent() == 0 && !rerouted;
         if at_once {
-            self.sizing = Sizing { rtt: Some(took), patience: Duration::ZERO };
+            self.sizing = Sizing { rtt: Some((path, took)), patience: Duration::ZERO };
         }
         let Task::Size(octets) = *task else { return };
         if !at_once {

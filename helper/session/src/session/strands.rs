@@ -318,7 +318,7 @@ impl Session {
                 spis: sa.spis(),
                 spi_in: lane.map(|lane| lane.spi_in),
                 health: view.map_or(Health::Good, |view| view.health),
-                rtt: view.and_then(|view| view.rtt),
+                rtt: view.map_or_else(|| sa.round_trip(), |view| view.rtt),
                 loss: view.and_then(|view| view.loss),
                 carrying: id == strands.first || view.is_some_and(|view| view.carrying),
             }
