@@ -5,14 +5,13 @@
 //! writes as the device allows, and writes them.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::duplicates::Duplicates;
+use super::entry::{Entry, SpiMap};
 use super::parked::{Parked, ParkingLot};
 use super::port::Port;
 use super::pump::{Command, Shared};
@@ -21,18 +20,14 @@ use super::receive::{self, Batch, Received};
 use super::socket::Socket;
 use super::sys::{self, Epoll, Ready};
 use crate::config::Keepalive;
-use crate::counters::AtomicSaCounters;
-use crate::esp::{
-    Encapsulated, InboundSa, KEEPALIVE, NEXT_HEADER_IPV4, NEXT_HEADER_IPV6, OpenError, classify,
-};
+use crate::esp::{Encapsulated, KEEPALIVE, NEXT_HEADER_IPV4, NEXT_HEADER_IPV6, OpenError, classify};
 use crate::event::{Event, IkeDatagram};
 use crate::packet::coalesce::Coalescer;
 use crate::packet::flow::is_worth_a_copy;
-use crate::packet::ip::{Fragment, Ip, UDP};
+use crate::packet::ip::Ip;
 use crate::packet::vnet::VNET_LEN;
 use crate::packet::{ecn, mss};
-use crate::policy::Selector;
-use crate::sa::{Divert, InboundSpec, SocketId};
+use crate::sa::SocketId;
 
 /// Token of the wake-up; sockets have their id.
 const WAKE: u64 = u64::MAX;
@@ -40,101 +35,6 @@ const WAKE: u64 = u64::MAX;
 const TURNS: usize = 4;
 /// Packets gathered before they are written.
 const GATHERED: usize = 1024;
-
-/// How many senders of an SA are told apart.
-const MAX_SENDERS: usize = 256;
-/// How often each of them is told of, in nanoseconds.
-const SENDER_SAID_EVERY: u64 = 250_000_000;
-
-/// One inbound SA.
-#[derive(Debug)]
-pub(super) struct Entry {
-    sa: InboundSa,
-    sources: Vec<Selector>,
-    destinations: Vec<Selector>,
-    /// The only outer addresses: ours, the peer's.
-    outer: Option<(IpAddr, IpAddr)>,
-    /// Where its packets go.
-    port: Arc<Port>,
-    peer: Option<(SocketId, SocketAddr)>,
-    divert: Option<Divert>,
-    /// Who sends, when there are many, and when that was said last.
-    senders: Vec<(SocketAddr, u64)>,
-    pub(super) counters: Arc<AtomicSaCounters>,
-}
-
-impl Entry {
-    pub(super) fn new(spec: InboundSpec, port: Arc<Port>) -> Self {
-        let InboundSpec { sa, sources, destinations, outer, device: _, peer, divert } = spec;
-        let outer = outer.map(|(ours, theirs)| (ours.to_canonical(), theirs.to_canonical()));
-        let senders = Vec::with_capacity(if sa.window().is_none() { MAX_SENDERS } else { 0 });
-        Self { sa, sources, destinations, outer, port, peer, divert, senders, counters: Arc::default() }
-    }
-
-    pub(super) const fn spi(&self) -> u32 {
-        self.sa.spi()
-    }
-
-    /// Whether it is time to say that this one of many senders was heard.
-    fn is_news(&mut self, sender: SocketAddr, now: u64) -> bool {
-        if self.senders.len() < MAX_SENDERS && !self.senders.iter().any(|(known, _)| *known == sender) {
-            self.senders.push((sender, now));
-            return true;
-        }
-        // A new one takes the place of who was silent longest.
-        let known = self.senders.iter().position(|(known, _)| *known == sender);
-        let oldest = || self.senders.iter().enumerate().min_by_key(|(_, (_, said))| *said).map(|(at, _)| at);
-        let place = known.or_else(oldest).and_then(|at| self.senders.get_mut(at));
-        let place = place.filter(|(_, said)| now >= *said + SENDER_SAID_EVERY);
-        place.map(|place| *place = (sender, now)).is_some()
-    }
-
-    /// Whether a packet with these outer addresses can be the SA's.
-    fn is_from(&self, local: IpAddr, remote: IpAddr) -> bool {
-        self.outer.is_none_or(|outer| outer == (local.to_canonical(), remote.to_canonical()))
-    }
-
-    /// Whether an inner packet is the owner's.
-    fn diverts(&self, ip: &Ip, packet: &[u8]) -> bool {
-        self.divert.is_some_and(|divert| {
-            ip.protocol == UDP
-                && ip.fragment == Fragment::Whole
-                && ip.ports(packet) == Some((divert.source_port, divert.destination_port))
-        })
-    }
-
-    /// Whether both ends of an inner packet are what was agreed.
-    fn allows(&self, ip: &Ip, packet: &[u8]) -> bool {
-        let (from, to) = match ip.ports(packet) {
-            Some((from, to)) => (Some(from), Some(to)),
-            None => (None, None),
-        };
-        self.sources.iter().any(|selector| selector.matches(ip.source, ip.protocol, from))
-            && self.destinations.iter().any(|selector| selector.matches(ip.destination, ip.protocol, to))
-    }
-}
-
-/// SPIs of inbound SAs are our own choice: nobody can make them collide.
-#[derive(Debug, Default)]
-struct SpiHasher(u64);
-
-impl Hasher for SpiHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u32(u32::from(*byte));
-        }
-    }
-
-    fn write_u32(&mut self, value: u32) {
-        self.0 = (self.0 ^ u64::from(value)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
-type SpiMap = HashMap<u32, Entry, BuildHasherDefault<SpiHasher>>;
 
 struct Polled {
     socket: Arc<Socket>,

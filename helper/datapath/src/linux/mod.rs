@@ -4,6 +4,7 @@ mod address;
 mod batch;
 mod duplicates;
 mod egress;
+mod entry;
 mod inbound;
 mod memory;
 mod outbound;

@@ -10,7 +10,8 @@ use std::thread::{self, JoinHandle};
 use ipnet::IpNet;
 
 use super::egress::{Resolved, Table, Ways};
-use super::inbound::{self, Entry};
+use super::entry::Entry;
+use super::inbound;
 use super::outbound;
 use super::port::Port;
 use super::queue::{EventReceiver, Queues, lock};
