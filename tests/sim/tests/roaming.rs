@@ -120,6 +120,20 @@ fn when_the_old_network_goes_during_the_test_of_the_new_one_it_moves_at_once() {
 }
 
 #[test]
+fn a_wake_up_while_a_better_network_is_tried_does_not_end_the_trying() {
+    for nap in [1, 90] {
+        let mut world = connected(Setup::new(Auth::Psk), 47);
+        // Until nothing else is asked of the gateway.
+        world.run_for(SOON);
+        world.move_client(&[CAFE, CLIENT]);
+        // Its test is on its way.
+        world.sleep(Duration::from_secs(nap));
+        arrives(&mut world, CAFE, 5 * MINUTE);
+        assert_eq!(entries(&world), 1);
+    }
+}
+
+#[test]
 fn without_a_network_it_says_so_at_once_tries_nothing_and_goes_on_when_there_is_one() {
     for (setup, entered) in [(Setup::new(Auth::Psk), 1), (without_mobike(), 2)] {
         let mut world = connected(setup, 44);

@@ -42,12 +42,12 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Its payloads.
+    /// Its payloads; what their notifies say is wiped with them, for some hold keys.
     ///
     /// # Errors
     /// The peer's content is malformed; it was authenticated, so it is the peer's own fault.
-    pub fn payloads(&self) -> Result<Vec<Payload>, WireError> {
-        parse_payloads(self.first_payload, &self.content)
+    pub fn payloads(&self) -> Result<Zeroizing<Vec<Payload>>, WireError> {
+        parse_payloads(self.first_payload, &self.content).map(Zeroizing::new)
     }
 
     /// The type of its first payload, and all of them as they were sent.

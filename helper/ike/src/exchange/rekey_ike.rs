@@ -398,9 +398,10 @@ impl IkeSa {
     ) {
         if let Some(rival) = pending.rival {
             // The peer had finished its own rekey before it saw ours: that one counts.
+            // What this one did not get is told while its owner still listens to it.
+            self.note_keep_refused(pending.keep, notify);
             self.hand_over(rival.heir);
             self.renewal.ike.succeeded(now);
-            self.note_keep_refused(pending.keep, notify);
             return;
         }
         if pending.keep.is_some() {

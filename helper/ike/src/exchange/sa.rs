@@ -464,8 +464,8 @@ impl IkeSa {
     }
 
     pub(super) fn finish(&mut self, reason: CloseReason) {
-        self.settle_rekey_before_end(reason);
         self.forget_keep_requests();
+        self.settle_rekey_before_end(reason);
         self.drop_children();
         self.closed = true;
         self.in_flight = None;

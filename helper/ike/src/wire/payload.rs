@@ -1,5 +1,7 @@
 //! The chain of payloads: generic header, type, body (RFC 7296 section 3.2).
 
+use zeroize::Zeroize;
+
 use crate::error::WireError;
 use crate::wire::auth::Authentication;
 use crate::wire::cert::Certificate;
@@ -108,6 +110,15 @@ pub enum Payload {
     Eap(EapMessage),
     /// Anything else.
     Unknown(UnknownPayload),
+}
+
+/// Notifies hold keys, such as those of a multi-point SA, and tokens.
+impl Zeroize for Payload {
+    fn zeroize(&mut self) {
+        if let Self::Notify(notify) = self {
+            notify.data.zeroize();
+        }
+    }
 }
 
 impl Payload {

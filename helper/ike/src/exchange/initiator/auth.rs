@@ -143,7 +143,7 @@ enum Verdict {
 /// The gateway proved itself for the last time; what it granted.
 struct Proven {
     gateway_id: Identification,
-    payloads: Vec<Payload>,
+    payloads: Zeroizing<Vec<Payload>>,
 }
 
 impl AuthSent {
@@ -335,11 +335,11 @@ impl AuthSent {
     fn judge(
         &mut self,
         config: &InitiatorConfig,
-        payloads: Vec<Payload>,
+        payloads: Zeroizing<Vec<Payload>>,
         rng: &mut dyn CryptoRng,
     ) -> Result<Verdict, HandshakeError> {
         let has_proof = payloads.iter().any(|payload| matches!(payload, Payload::Auth(_)));
-        for payload in &payloads {
+        for payload in payloads.iter() {
             let Payload::Notify(notify) = payload else { continue };
             if notify.ty == NotifyType::AuthenticationFailed {
                 return Err(HandshakeError::AuthenticationFailed);

@@ -316,7 +316,7 @@ impl Initiator {
         });
         for at in 0..self.tracks.len() {
             if self.tracks.get(at).is_some_and(|track| track.spis.responder == header.spi_r) {
-                result = self.handle_auth(now, at, path, (datagram, &parsed), rng);
+                result = self.handle_auth(now, at, (datagram, &parsed), rng);
                 if !matches!(result, Err(PeerMisbehaved::NotAuthentic { .. })) {
                     break;
                 }
@@ -383,7 +383,6 @@ impl Initiator {
         &mut self,
         now: Instant,
         at: usize,
-        path: Path,
         (datagram, parsed): (&[u8], &ParsedMessage),
         rng: &mut dyn CryptoRng,
     ) -> Result<(), PeerMisbehaved> {
@@ -396,7 +395,8 @@ impl Initiator {
         let Track { auth, spis, path: track_path, believed, outstanding } = self.tracks.remove(at);
         let (proven, has_signed) = (auth.is_proven(), auth.has_signed());
         let keep = |auth, outstanding| Track { auth, spis, path: track_path, believed, outstanding };
-        match auth.handle(&self.config, now, path, datagram, parsed, rng) {
+        // The answer proves who sent it first, not who sent it here: the gateway is where it was asked.
+        match auth.handle(&self.config, now, track_path, datagram, parsed, rng) {
             AuthStep::Ignore { state, misbehaved } => {
                 self.tracks.insert(at, keep(state, outstanding));
                 return Err(misbehaved);

@@ -21,7 +21,7 @@ use rand_core::CryptoRng;
 
 use super::nat::{NatSituation, detection_hash, forced_encapsulation_hash};
 use super::retransmit::RetransmitPolicy;
-use super::sa::{CloseReason, IkeSa, Task};
+use super::sa::{CloseReason, IkeSa, SaEvent, Task};
 use super::{Path, Transmit};
 use crate::error::PeerMisbehaved;
 use crate::time::Instant;
@@ -187,9 +187,16 @@ impl IkeSa {
         self.features().mobike && !self.mobility.decides
     }
 
-    /// Sends the request under way again, and from now on, by another path; with a new time to live if one is given.
+    /// Sends the request under way again, and from now on, by another path; with a new time to live if one is given. A path that
+    /// it tested is told as failed: the answer, whichever way it comes, tells nothing of it any more.
     pub(super) fn reroute(&mut self, now: Instant, path: Path, policy: Option<RetransmitPolicy>) {
         let Some(in_flight) = &mut self.in_flight else { return };
+        if let Task::Mobike(MobikeTask::TestPath { path: tested, .. }) = &in_flight.task
+            && !in_flight.rerouted
+            && *tested != path
+        {
+            self.events.push_back(SaEvent::PathFailed(*tested));
+        }
         in_flight.rerouted |= in_flight.path != path;
         in_flight.path = path;
         in_flight.outstanding.restart(now, policy);

@@ -83,15 +83,15 @@ impl IkeSa {
     /// A path test without an answer tells of its path, not of the peer: its request still has to be answered some day,
     /// so it goes on by the path in use. Whether that was the case.
     pub(in crate::exchange) fn give_up_test(&mut self, now: Instant) -> bool {
-        let Some(InFlight { task: Task::Mobike(MobikeTask::TestPath { path, .. }), rerouted: false, .. }) =
-            &self.in_flight
-        else {
-            return false;
-        };
-        let failed = *path;
-        self.events.push_back(SaEvent::PathFailed(failed));
-        self.reroute(now, self.path, None);
-        true
+        let unanswered = matches!(
+            &self.in_flight,
+            Some(InFlight { task: Task::Mobike(MobikeTask::TestPath { .. }), rerouted: false, .. })
+        );
+        if unanswered {
+            // It asks another question now: whether the peer is there.
+            self.reroute(now, self.path, Some(RetransmitPolicy::ESTABLISHED));
+        }
+        unanswered
     }
 
     pub(super) fn finish_test(&mut self, path: Path, travelled: Travelled) {

@@ -9,7 +9,7 @@ fn read(pair: &mut Pair, datagram: &[u8]) -> (Header, Vec<Payload>) {
     let parsed = Message::parse(datagram).unwrap();
     let encrypted = parsed.encrypted.unwrap();
     let opened = pair.forger.open(pair.now, datagram, &parsed.header, &encrypted).unwrap().unwrap();
-    (parsed.header, opened.payloads().unwrap())
+    (parsed.header, opened.payloads().unwrap().to_vec())
 }
 
 /// What the client sent, all of it.

@@ -13,7 +13,7 @@ fn read(pair: &mut Pair, datagram: &[u8]) -> (Header, Vec<Payload>) {
     let parsed = Message::parse(datagram).unwrap();
     let opened =
         pair.forger.open(pair.now, datagram, &parsed.header, &parsed.encrypted.unwrap()).unwrap().unwrap();
-    (parsed.header, opened.payloads().unwrap())
+    (parsed.header, opened.payloads().unwrap().to_vec())
 }
 
 /// The one answer of the client to a request of its gateway.

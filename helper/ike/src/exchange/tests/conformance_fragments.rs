@@ -177,6 +177,6 @@ fn a_peer_that_sends_more_pieces_than_a_message_can_have_loses_the_ike_sa() {
     let sent = pair.sent_by(Role::Initiator);
     let parsed = Message::parse(&sent[0]).unwrap();
     let opened = pair.forger.open(pair.now, &sent[0], &parsed.header, &parsed.encrypted.unwrap());
-    let payloads = opened.unwrap().unwrap().payloads().unwrap();
+    let payloads = opened.unwrap().unwrap().payloads().unwrap().to_vec();
     assert_eq!(payloads, [Payload::Delete(crate::wire::Delete::ike())]);
 }

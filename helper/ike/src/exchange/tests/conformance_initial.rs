@@ -129,7 +129,7 @@ impl Agreed {
         let parsed = Message::parse(datagram).unwrap();
         let opened =
             self.protection.open(Instant::ZERO, datagram, &parsed.header, &parsed.encrypted.unwrap());
-        (parsed.header, opened.unwrap().unwrap().payloads().unwrap())
+        (parsed.header, opened.unwrap().unwrap().payloads().unwrap().to_vec())
     }
 
     /// IDr and AUTH, CFG_REPLY, SA and selectors: everything that the client asked for.
@@ -162,6 +162,11 @@ impl Agreed {
 
     /// Answers IKE_AUTH; how the attempt ends, if need be after its time.
     fn answer(&mut self, payloads: &[Payload]) -> Result<Box<Established>, HandshakeError> {
+        self.answer_by(start_path().with_remote_port(4500), payloads)
+    }
+
+    /// The same, where the answer comes by this path.
+    fn answer_by(&mut self, path: Path, payloads: &[Payload]) -> Result<Box<Established>, HandshakeError> {
         let Start { now, rng, client } = &mut self.start;
         let header = Header {
             spi_i: client.spi().unwrap(),
@@ -171,7 +176,6 @@ impl Agreed {
             flags: Flags { initiator: false, response: true, version: false },
             message_id: 1,
         };
-        let path = start_path().with_remote_port(4500);
         let sealed = self.protection.seal(header, payloads, false, path, rng).unwrap();
         client.handle_datagram(*now, path, &sealed[0], rng).unwrap();
         loop {
@@ -393,4 +397,15 @@ fn each_key_length_is_offered_as_a_transform_of_its_own() {
     assert!(offer.iter().all(|proposal| proposal.of_type(TransformType::Integ).next().is_none()));
     let esp = esp_offer(&policy(Role::Initiator, "aes256gcm16").proposals, 7, false);
     assert!(esp.iter().all(|proposal| proposal.of_type(TransformType::Integ).next().is_none()));
+}
+
+#[test]
+fn the_answer_to_ike_auth_that_somebody_sends_on_does_not_put_the_gateway_elsewhere() {
+    let mut agreed = Start::new(19).agreed();
+    let request = agreed.sent.remove(0);
+    let (_, request) = agreed.open(&request);
+    let payloads = agreed.grant(&request, SECRET);
+    let elsewhere = Path { remote: ([203, 0, 113, 77], 4500).into(), ..start_path() };
+    let established = agreed.answer_by(elsewhere, &payloads).unwrap();
+    assert_eq!(established.sa.path(), start_path().with_remote_port(4500));
 }

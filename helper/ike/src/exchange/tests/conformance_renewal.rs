@@ -11,7 +11,7 @@ fn read(pair: &mut Pair, datagram: &[u8]) -> Vec<Payload> {
     let parsed = Message::parse(datagram).unwrap();
     let opened =
         pair.forger.open(pair.now, datagram, &parsed.header, &parsed.encrypted.unwrap()).unwrap().unwrap();
-    opened.payloads().unwrap()
+    opened.payloads().unwrap().to_vec()
 }
 
 /// The client's answer to a CREATE_CHILD_SA request of a gateway that is written by hand.

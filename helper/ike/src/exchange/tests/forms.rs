@@ -87,7 +87,7 @@ impl Gateway {
             .protection
             .open(attempt.now, datagram, &parsed.header, &parsed.encrypted.unwrap())
             .ok()??;
-        let payloads = opened.payloads().unwrap();
+        let payloads = opened.payloads().unwrap().to_vec();
         let body = Identification::fqdn("client.example").body();
         let octets = auth_octets(Prf::HmacSha2_256, &half.request, &[5; 32], &half.keys.sk_pi, &body);
         let good = payloads.iter().any(|payload| match payload {

@@ -21,7 +21,7 @@ fn told(pair: &mut Pair, payloads: &[Payload]) -> (Result<(), PeerMisbehaved>, V
     let parsed = Message::parse(&answer).unwrap();
     let encrypted = parsed.encrypted.clone().unwrap();
     let opened = pair.forger.open(pair.now, &answer, &parsed.header, &encrypted).unwrap().unwrap();
-    (outcome, opened.payloads().unwrap())
+    (outcome, opened.payloads().unwrap().to_vec())
 }
 
 #[test]

@@ -112,7 +112,7 @@ impl Road {
         let parsed = Message::parse(message).unwrap();
         let opened =
             self.reader.open(self.pair.now, message, &parsed.header, &parsed.encrypted.unwrap()).unwrap();
-        opened.unwrap().payloads().unwrap()
+        opened.unwrap().payloads().unwrap().to_vec()
     }
 
     fn events(&mut self, role: Role) -> Vec<SaEvent> {
@@ -136,6 +136,7 @@ fn opened_by_gateway(road: &mut Road, message: &[u8]) -> Vec<Payload> {
         .unwrap()
         .payloads()
         .unwrap()
+        .to_vec()
 }
 
 fn moved(events: &[SaEvent]) -> Option<Path> {
@@ -457,6 +458,40 @@ fn a_path_that_does_not_work_is_told_soon_and_costs_nothing_else() {
     road.settle(1);
     assert_eq!(road.pair.client.poll_timeout(), Some(road.pair.now + DPD));
     assert_eq!(road.pair.client.path(), path(Role::Initiator));
+}
+
+#[test]
+fn a_path_that_fails_its_test_gives_the_path_in_use_its_own_time() {
+    let mut road = Road::new();
+    let began = road.pair.now;
+    road.pair.client.test_path(began, new_path(), &mut road.pair.rng);
+    // Nothing arrives by either of them for a while.
+    while road.pair.now < began + Duration::from_secs(8) {
+        while road.pair.client.poll_transmit().is_some() {}
+        road.wait();
+    }
+    assert!(!road.pair.client.is_closed(), "only the tested path has failed so far");
+    road.settle(1);
+    let events = road.events(Role::Initiator);
+    assert!(matches!(events.as_slice(), [SaEvent::PathFailed(_)]), "{events:?}");
+    road.pair.pass(DPD);
+    road.settle(1);
+    assert!(!road.pair.client.is_closed() && !road.pair.gateway.is_closed());
+}
+
+#[test]
+fn a_test_that_a_wake_up_takes_by_the_path_in_use_has_an_outcome() {
+    let mut road = Road::new();
+    let now = road.pair.now;
+    road.pair.client.test_path(now, new_path(), &mut road.pair.rng);
+    while road.pair.client.poll_transmit().is_some() {}
+    road.pair.client.check_liveness_soon(now, &mut road.pair.rng);
+    road.settle(1);
+    let events = road.events(Role::Initiator);
+    assert!(
+        matches!(events.as_slice(), [SaEvent::PathFailed(tested)] if *tested == new_path()),
+        "{events:?}"
+    );
 }
 
 #[test]

@@ -249,3 +249,11 @@ fn the_frame_of_a_fragment_has_its_octets() {
     let expected = "0000000000000001 0000000000000002 2e 20 23 20 00000001 00000030  24 00 0014";
     assert_eq!(hex::encode(&prefix), expected.replace(' ', ""));
 }
+
+#[test]
+fn what_a_notify_says_can_be_wiped() {
+    use zeroize::Zeroize;
+    let mut payload = Payload::Notify(Notify::new(NotifyType::Other(40_970), vec![7; 40]));
+    payload.zeroize();
+    assert!(matches!(payload, Payload::Notify(notify) if notify.data.is_empty()));
+}
