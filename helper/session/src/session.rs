@@ -442,7 +442,8 @@ impl Session {
             State::Waiting { until } => Some(*until),
             State::Idle | State::Offline | State::AskingCredential | State::Failed => None,
         };
-        let beside = [self.fading.poll_timeout(), self.reauth.poll_timeout(), self.group.poll_timeout()];
+        let reauth = self.reauth.poll_timeout().filter(|_| matches!(self.state, State::Connected(_)));
+        let beside = [self.fading.poll_timeout(), reauth, self.group.poll_timeout()];
         let more = [own, self.strands_poll(), self.sizing_poll(), self.dhcp_poll()];
         beside.into_iter().chain(more).flatten().min()
     }

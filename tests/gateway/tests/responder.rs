@@ -148,6 +148,7 @@ impl Client {
             .unwrap()
             .payloads()
             .unwrap()
+            .to_vec()
     }
 
     /// IDi and AUTH.

@@ -21,8 +21,8 @@ const OVERLAP: Duration = Duration::from_secs(3);
 #[derive(Debug, Default)]
 pub(super) struct Fading {
     sas: Vec<Leaving>,
-    /// Sockets of those that went without a word.
-    orphans: Vec<u32>,
+    /// Sockets and CHILD_SAs, by our SPIs, of those that went without a word.
+    orphans: (Vec<u32>, Vec<u32>),
 }
 
 #[derive(Debug)]
@@ -93,7 +93,9 @@ impl Fading {
     /// Beyond the limit the oldest goes without a word.
     fn push(&mut self, leaving: Leaving) {
         if self.sas.len() >= MAX_FADING {
-            self.orphans.extend(self.sas.remove(0).link);
+            let oldest = self.sas.remove(0);
+            self.orphans.0.extend(oldest.link);
+            self.orphans.1.extend(oldest.sa.children().iter().map(|child| child.spi_in));
         }
         self.sas.push(leaving);
     }
@@ -137,18 +139,30 @@ impl Fading {
 
     /// What they have to send, and what is gone with them. Those that are over go.
     pub(super) fn drain(&mut self) -> Drained {
-        let mut drained = Drained::default();
-        drained.links.append(&mut self.orphans);
-        for Leaving { sa, .. } in &mut self.sas {
+        let (links, down) = std::mem::take(&mut self.orphans);
+        let mut drained = Drained { links, down, ..Drained::default() };
+        let mut heirs = Vec::new();
+        for Leaving { sa, close_at, link } in &mut self.sas {
             drained.transmits.extend(std::iter::from_fn(|| sa.poll_transmit()));
             while let Some(event) = sa.poll_event() {
-                if let SaEvent::ChildDown { spi_in, .. } = event {
-                    drained.down.push(spi_in);
-                } else {
-                    tracing::debug!(?event, sa = ?sa.spis(), "an IKE_SA that was replaced");
-                }
+                let heir = match event {
+                    SaEvent::ChildDown { spi_in, .. } => {
+                        drained.down.push(spi_in);
+                        continue;
+                    }
+                    // The answer to what it had asked for before it had to go: that goes, too, with the CHILD_SAs it got.
+                    SaEvent::Rekeyed(successor) | SaEvent::Kept(successor) => successor.sa,
+                    SaEvent::Redundant(redundant) => *redundant,
+                    event => {
+                        tracing::debug!(?event, sa = ?sa.spis(), "an IKE_SA that was replaced");
+                        continue;
+                    }
+                };
+                let close_at = Some(close_at.unwrap_or(Instant::ZERO));
+                heirs.push(Leaving { sa: heir, close_at, link: link.take() });
             }
         }
+        heirs.into_iter().for_each(|heir| self.push(heir));
         drained.links.extend(self.sas.iter().filter(|gone| gone.sa.is_closed()).filter_map(|gone| gone.link));
         self.sas.retain(|leaving| !leaving.sa.is_closed());
         drained
@@ -156,7 +170,8 @@ impl Fading {
 
     /// Ends them without a word; what goes with them.
     pub(super) fn clear(&mut self) -> Drained {
-        let mut drained = Drained { links: std::mem::take(&mut self.orphans), ..Drained::default() };
+        let (links, down) = std::mem::take(&mut self.orphans);
+        let mut drained = Drained { links, down, ..Drained::default() };
         for Leaving { sa, link, .. } in self.sas.drain(..) {
             drained.down.extend(sa.children().iter().map(|child| child.spi_in));
             drained.links.extend(link);

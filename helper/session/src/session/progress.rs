@@ -69,6 +69,7 @@ impl Session {
             self.state = State::Connected(Box::new(sa));
             self.look_for_address(now, rng);
             self.drain_sa(now, rng);
+            self.keep_to_the_allowed(now, rng);
             return;
         }
         if let Some(child) = sa.children().first() {
@@ -87,6 +88,7 @@ impl Session {
         self.state = State::Connected(Box::new(sa));
         self.stands(now);
         self.drain_sa(now, rng);
+        self.keep_to_the_allowed(now, rng);
     }
 
     /// The tunnel carries from now on.
@@ -273,7 +275,11 @@ impl Session {
         let State::Connected(mut sa) = std::mem::replace(&mut self.state, State::Idle) else { return };
         let from = GatewayName::Address(sa.path().remote.ip());
         tracing::info!(%from, %to, "the gateway sends us to another one");
-        self.end_strands(now, rng);
+        // All that is under way was for this one.
+        self.drop_reauth(now, rng);
+        self.stop_moving();
+        self.end_strands_by(now, sa.path(), rng);
+        self.strands.hope();
         self.suspend_dhcp();
         self.forget(&sa);
         sa.close(now, rng);

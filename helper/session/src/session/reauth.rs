@@ -87,6 +87,15 @@ impl Session {
         }
     }
 
+    /// Another path carries: an attempt by the one before begins anew by this one.
+    pub(super) fn restart_reauth(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        if let Some(mut attempt) = self.reauth.attempt.take() {
+            attempt.abort(now, rng);
+            self.transmits.extend(std::iter::from_fn(|| attempt.poll_transmit()));
+            self.reauth.due = Some(now);
+        }
+    }
+
     /// Takes a datagram, if it is for the attempt.
     pub(super) fn reauth_datagram(
         &mut self,
@@ -207,6 +216,7 @@ impl Session {
         self.state = State::Connected(Box::new(sa));
         // They rest on the old login; this one makes others.
         self.end_strands(now, rng);
+        self.carry_anew();
         self.strands.begin(now);
         self.fading.add_receiving(now, *old);
         self.drain_sa(now, rng);

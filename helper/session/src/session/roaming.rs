@@ -131,12 +131,9 @@ impl Session {
                 self.backoff.reset();
                 self.begin_again();
             }
-            State::Connected(_) if self.link.is_none() && self.roaming.attempt.is_none() => {
-                self.seek(now);
-            }
+            State::Connected(_) => self.seek_if_lost(now),
             State::Waiting { .. }
             | State::Offline
-            | State::Connected(_)
             | State::Idle
             | State::AskingCredential
             | State::Racing(_)
@@ -457,6 +454,14 @@ impl Session {
         self.roaming.former = Some(former);
         self.error = Some(why);
         self.begin_again();
+    }
+
+    /// Looks for a path, if the one in use is gone and none is tried.
+    pub(super) fn seek_if_lost(&mut self, now: Instant) {
+        if matches!(self.state, State::Connected(_)) && self.link.is_none() && self.roaming.attempt.is_none()
+        {
+            self.seek(now);
+        }
     }
 
     /// Looks for a path, the one in use being gone.

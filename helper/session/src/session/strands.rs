@@ -257,19 +257,15 @@ impl Session {
         if self.strands.uplinks == uplinks {
             return;
         }
-        let is_there = |interface: u32| uplinks.iter().any(|uplink| uplink.interface == interface);
-        let gone: Vec<u32> = self
-            .strands
-            .uplinks
-            .iter()
-            .map(|uplink| uplink.interface)
-            .filter(|interface| !is_there(*interface))
-            .collect();
-        self.strands.uplinks = uplinks;
-        for interface in gone {
-            self.interface_lost(now, interface, rng);
+        let before = std::mem::replace(&mut self.strands.uplinks, uplinks);
+        let allowed: Vec<u32> = self.strands.allowed().map(|uplink| uplink.interface).collect();
+        for uplink in before.iter().filter(|uplink| !allowed.contains(&uplink.interface)) {
+            self.interface_lost(now, uplink.interface, rng);
         }
+        self.interfaces_lead_outside(now, &allowed);
         self.remeter(now, rng);
+        self.keep_to_the_allowed(now, rng);
+        self.seek_if_lost(now);
         self.strands.growth.hurry(now);
     }
 

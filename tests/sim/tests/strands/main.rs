@@ -20,6 +20,7 @@ use ropewalk_sim::network::{WayFaults, below};
 use ropewalk_sim::setup::{CLIENT, GATEWAY};
 use ropewalk_sim::{Auth, Faults, Setup, SimUplink, World};
 
+mod coincidences;
 mod ways;
 
 const SECOND: Duration = Duration::from_secs(1);

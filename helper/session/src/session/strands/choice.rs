@@ -204,7 +204,7 @@ impl Session {
             self.flush(id);
         }
         let Some(assignment) = self.strands.manager.as_mut().and_then(Manager::poll_change) else { return };
-        let left = assignment.carrying.and_then(|id| self.promote(now, id));
+        let left = assignment.carrying.and_then(|id| self.promote(now, id, rng));
         self.carry_anew();
         self.readdress();
         if let Some(left) = left {
@@ -214,10 +214,11 @@ impl Session {
     }
 
     /// This strand carries from now on: it changes places with the one that did. That comes back when it has lost its path.
-    pub(super) fn promote(&mut self, now: Instant, id: PathId) -> Option<Left> {
+    pub(super) fn promote(&mut self, now: Instant, id: PathId, rng: &mut dyn CryptoRng) -> Option<Left> {
         if id == self.strands.first || !matches!(self.state, State::Connected(_)) {
             return None;
         }
+        self.restart_reauth(now, rng);
         let strand = self.strands.others.remove(&id)?;
         let (old, moving) = (self.strands.first, self.is_on_the_move());
         self.stop_moving();
@@ -238,7 +239,7 @@ impl Session {
     }
 
     /// Tells the data path what leaves by which lane now.
-    pub(super) fn carry_anew(&mut self) {
+    pub(in crate::session) fn carry_anew(&mut self) {
         if let Some(carrying) = self.strands.lanes.get(&self.strands.first) {
             let carriage = self.strands.carriage(*carrying);
             self.commands.push_back(Command::Carry(carriage));

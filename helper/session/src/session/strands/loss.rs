@@ -15,6 +15,7 @@ use super::Strand;
 use crate::command::Command;
 use crate::session::progress::explain_close;
 use crate::session::{Session, State};
+use crate::uplink::Uplink;
 
 /// A path that has failed for so long is ended; it is set up anew when it works again.
 const FAILED_LIMIT: Duration = Duration::from_secs(60);
@@ -63,6 +64,34 @@ impl Session {
         }
         if first {
             self.leave_first(now, rng);
+        }
+    }
+
+    /// These interfaces lead outside: a path that was taken for down, because its interface did not for a while, is not.
+    pub(super) fn interfaces_lead_outside(&mut self, now: Instant, interfaces: &[u32]) {
+        let strands = &mut self.strands;
+        let links = strands.others.iter().map(|(id, strand)| (*id, strand.link));
+        let links = links.chain(self.link.map(|link| (strands.first, link)));
+        let leads =
+            |link: u32| strands.interfaces.get(&link).is_some_and(|interface| interfaces.contains(interface));
+        let ids: Vec<PathId> = links.filter(|(_, link)| leads(*link)).map(|(id, _)| id).collect();
+        if let Some(manager) = &mut strands.manager {
+            ids.into_iter().for_each(|id| manager.set_carrier(now, id, true));
+        }
+    }
+
+    /// A network that the profile does not allow, such as one that turns out to be metered, carries nothing.
+    pub(in crate::session) fn keep_to_the_allowed(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        let strands = &self.strands;
+        let Some(interface) = self.link.and_then(|link| strands.interface_of(link)) else { return };
+        let is_it = |uplink: &Uplink| uplink.interface == interface;
+        if strands.uplinks.iter().any(is_it)
+            && !strands.allowed().any(is_it)
+            && matches!(self.state, State::Connected(_))
+            && !self.leave_first(now, rng)
+        {
+            tracing::info!("the profile does not allow the network that carries");
+            self.carrier_lost(now, rng);
         }
     }
 
@@ -160,6 +189,7 @@ impl Session {
         tracing::info!(?reason, ?id, "the path that carried is gone; another one carries");
         if !matches!(self.state, State::Connected(_)) {
             // It was taken out to be closed.
+            self.restart_reauth(now, rng);
             let Some(Strand { sa, link, .. }) = self.strands.others.remove(&id) else { return false };
             self.stop_moving();
             self.state = State::Connected(Box::new(sa));
@@ -168,7 +198,7 @@ impl Session {
             self.strands.first = id;
             self.forget_strand(now, old);
             self.review(now);
-        } else if let Some(left) = self.promote(now, id) {
+        } else if let Some(left) = self.promote(now, id, rng) {
             self.let_go(now, left, rng);
         } else {
             self.retire(now, old, rng);
