@@ -107,6 +107,7 @@ async fn serve(options: Options, ring: log::LogRing) -> anyhow::Result<()> {
         neighbours: Neighbours::default(),
         platform,
     };
+    let platform = config.platform.clone();
     let engine = Engine::new(config, Registry::default());
     let store = Store::new(state_dir, &options.config_dir);
     let authoriser = if options.no_polkit {
@@ -123,5 +124,10 @@ async fn serve(options: Options, ring: log::LogRing) -> anyhow::Result<()> {
         _ = interrupt.recv() => tracing::info!("SIGINT: ending"),
     }
     engine.shutdown(SHUTDOWN_TIME).await;
+    if let Some(platform) = platform
+        && let Err(error) = platform.network.undo_all().await
+    {
+        tracing::error!(%error, "not everything could be put back; the next start tries again");
+    }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod args;
 mod commands;
 mod output;
 mod prompt;
+mod terminal;
 
 use std::process::ExitCode;
 

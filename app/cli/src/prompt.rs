@@ -6,6 +6,7 @@ use ropewalk_ipc::{CredentialField, CredentialReason, CredentialRequest, Credent
 use zeroize::Zeroizing;
 
 use crate::commands::failed;
+use crate::terminal::Kept;
 
 /// The first line of standard input.
 pub fn from_stdin() -> Result<Secret, ErrorInfo> {
@@ -22,12 +23,15 @@ pub fn from_stdin() -> Result<Secret, ErrorInfo> {
 }
 
 /// Asks for each field; `None` when there is no terminal, or the user pressed Ctrl-D. Dropping the future leaves
-/// the thread behind that waits for the terminal; the process is about to end then.
+/// the thread behind that waits for the terminal, which gets its settings back; the process is about to end then.
 pub async fn on_terminal(question: CredentialRequest) -> Option<Credentials> {
     if !std::io::stdin().is_terminal() {
         return None;
     }
-    tokio::task::spawn_blocking(move || read_all(&question).ok()).await.ok().flatten()
+    let terminal = Kept::note();
+    let answer = tokio::task::spawn_blocking(move || read_all(&question).ok()).await.ok().flatten();
+    terminal.answered();
+    answer
 }
 
 fn read_all(question: &CredentialRequest) -> std::io::Result<Credentials> {

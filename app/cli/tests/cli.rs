@@ -23,6 +23,15 @@ use tokio::net::UnixListener;
 /// What a helper does with one request.
 type Answer = dyn Fn(&Request) -> Result<Reply, ErrorInfo> + Send + Sync;
 
+/// Whether the fake helper asks for credentials before it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    Never,
+    First,
+    /// It does not wait for them.
+    InVain,
+}
+
 /// A helper on a socket of its own, which remembers what it was asked and told.
 struct FakeHelper {
     dir: tempfile::TempDir,
@@ -33,7 +42,7 @@ struct FakeHelper {
 
 impl FakeHelper {
     fn new(
-        asks_first: bool,
+        asks: Asks,
         answer: impl Fn(&Request) -> Result<Reply, ErrorInfo> + Send + Sync + 'static,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -54,7 +63,7 @@ impl FakeHelper {
                 tokio::spawn(async move {
                     handshake(&mut stream, "fake").await.unwrap();
                     while let Ok(ClientMessage::Request { id, request }) = read_frame(&mut stream).await {
-                        if asks_first {
+                        if asks != Asks::Never {
                             let question = CredentialRequest {
                                 id: 1,
                                 profile: "Example".into(),
@@ -65,12 +74,16 @@ impl FakeHelper {
                             write_frame(&mut stream, &ServerMessage::CredentialRequest(question))
                                 .await
                                 .unwrap();
-                            let Ok(ClientMessage::Credentials { credentials, .. }) =
-                                read_frame(&mut stream).await
-                            else {
-                                return;
-                            };
-                            told.lock().unwrap().push(credentials);
+                            if asks == Asks::InVain {
+                                tokio::time::sleep(Duration::from_secs(1)).await;
+                            } else {
+                                let Ok(ClientMessage::Credentials { credentials, .. }) =
+                                    read_frame(&mut stream).await
+                                else {
+                                    return;
+                                };
+                                told.lock().unwrap().push(credentials);
+                            }
                         }
                         let result = answer(&request);
                         let watch = request == Request::Watch;
@@ -143,7 +156,8 @@ fn every_error_has_its_exit_code_and_one_line_on_stderr() {
         (ErrorCode::NoProposal, 7),
         (ErrorCode::ProfileRefused, 8),
     ] {
-        let helper = FakeHelper::new(false, move |_| Err(ErrorInfo::new(code, "it\nfailed", "do this")));
+        let helper =
+            FakeHelper::new(Asks::Never, move |_| Err(ErrorInfo::new(code, "it\nfailed", "do this")));
         let output = helper.run(&["connect", "Example"]);
         assert_eq!(output.status.code(), Some(exit));
         assert_eq!(text(&output.stderr), "ropewalk: it failed; do this\n");
@@ -172,7 +186,7 @@ fn a_wrong_usage_is_2_and_an_absent_helper_3() {
 
 #[test]
 fn status_as_json_has_the_published_keys() {
-    let helper = FakeHelper::new(false, |_| Ok(Reply::Statuses(vec![connected()])));
+    let helper = FakeHelper::new(Asks::Never, |_| Ok(Reply::Statuses(vec![connected()])));
     let output = helper.run(&["status", "--json"]);
     assert_eq!(output.status.code(), Some(0));
     let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -249,7 +263,7 @@ fn status_tells_how_the_members_of_a_group_are_reached_and_what_is_wrong_with_it
         (refused, &["not used: it is a counter mode"]),
     ] {
         let status = Status { group: Some(group), ..connected() };
-        let helper = FakeHelper::new(false, move |_| Ok(Reply::Statuses(vec![status.clone()])));
+        let helper = FakeHelper::new(Asks::Never, move |_| Ok(Reply::Statuses(vec![status.clone()])));
         let shown = text(&helper.run(&["status"]).stdout).to_owned();
         for words in expected {
             assert!(shown.contains(words), "{words:?} is not in {shown}");
@@ -259,7 +273,7 @@ fn status_tells_how_the_members_of_a_group_are_reached_and_what_is_wrong_with_it
 
 #[test]
 fn import_sends_the_file_s_bytes_and_prints_the_name() {
-    let helper = FakeHelper::new(false, |_| {
+    let helper = FakeHelper::new(Asks::Never, |_| {
         let warnings = vec!["`x`: not known".to_owned()];
         Ok(Reply::Imported(Imported { name: "Example".into(), replaced: false, warnings }))
     });
@@ -276,7 +290,7 @@ fn import_sends_the_file_s_bytes_and_prints_the_name() {
 
 #[test]
 fn a_password_from_standard_input_goes_with_the_request() {
-    let helper = FakeHelper::new(false, |_| Ok(Reply::Status(Box::new(connected()))));
+    let helper = FakeHelper::new(Asks::Never, |_| Ok(Reply::Status(Box::new(connected()))));
     let arguments = ["connect", "Example", "--wait", "7", "--user", "alice", "--password-stdin"];
     let output = helper.run_with_input(&arguments, "hunter2\nrest");
     assert_eq!(output.status.code(), Some(0));
@@ -292,14 +306,15 @@ fn a_password_from_standard_input_goes_with_the_request() {
 
 #[test]
 fn without_a_terminal_nobody_is_asked() {
-    let helper = FakeHelper::new(true, |_| Err(ErrorInfo::new(ErrorCode::AuthFailed, "nobody answered", "")));
+    let helper =
+        FakeHelper::new(Asks::First, |_| Err(ErrorInfo::new(ErrorCode::AuthFailed, "nobody answered", "")));
     assert_eq!(helper.run(&["connect", "Example"]).status.code(), Some(5));
     assert_eq!(*helper.credentials.lock().unwrap(), [None]);
 }
 
 #[test]
 fn on_a_terminal_the_password_is_asked_for_and_not_echoed() {
-    let helper = FakeHelper::new(true, |_| Ok(Reply::Status(Box::new(connected()))));
+    let helper = FakeHelper::new(Asks::First, |_| Ok(Reply::Status(Box::new(connected()))));
     let socket = helper.dir.path().join("socket");
     let output = on_a_terminal(&socket, "connect Example", "hunter2\n");
     let screen = text(&output.stdout);
@@ -307,6 +322,30 @@ fn on_a_terminal_the_password_is_asked_for_and_not_echoed() {
     assert!(!screen.contains("hunter2"), "{screen}");
     let told = helper.credentials.lock().unwrap();
     assert_eq!(told[0].as_ref().unwrap().password, Some("hunter2".into()));
+}
+
+#[test]
+fn a_question_that_ends_without_an_answer_gives_the_terminal_back() {
+    let helper = FakeHelper::new(Asks::InVain, |_| Err(ErrorInfo::new(ErrorCode::Failed, "too late", "")));
+    let mut child = Command::new("script")
+        .args(["--quiet", "--return", "--command"])
+        .arg(format!("sh -c '{} connect Example; stty -a'", env!("CARGO_BIN_EXE_ropewalk")))
+        .arg("/dev/null")
+        .env("ROPEWALK_SOCKET", helper.dir.path().join("socket"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("script is installed");
+    // Nobody types, and the keyboard stays.
+    let keyboard = child.stdin.take().unwrap();
+    let mut screen = String::new();
+    std::io::Read::read_to_string(&mut child.stdout.take().unwrap(), &mut screen).unwrap();
+    drop(keyboard);
+    child.wait().unwrap();
+    assert!(screen.contains("Password of alice") && screen.contains("too late"), "{screen}");
+    for setting in ["echo", "icanon", "isig"] {
+        assert!(screen.split([' ', '\r', '\n']).any(|word| word == setting), "{setting} is off: {screen}");
+    }
 }
 
 /// Runs the program on a pseudo-terminal (`script`, part of every Debian), typing when it has asked.
@@ -339,7 +378,7 @@ fn on_a_terminal(socket: &Path, arguments: &str, typed: &str) -> Output {
 
 #[test]
 fn watch_prints_one_line_for_every_change_and_ends_with_3_when_the_helper_goes() {
-    let helper = FakeHelper::new(false, |_| Ok(Reply::Done));
+    let helper = FakeHelper::new(Asks::Never, |_| Ok(Reply::Done));
     let output = helper.run(&["watch", "--json"]);
     assert_eq!(output.status.code(), Some(3));
     let states: Vec<String> = text(&output.stdout)

@@ -117,6 +117,15 @@ impl DataPath {
         self.pump.set_route(destination, carriage)
     }
 
+    /// Lets packets to an inner destination leave by what everything leaves by that has no route, also within a shorter prefix
+    /// that has one. [`Self::set_route`] with `None` removes it.
+    ///
+    /// # Errors
+    /// [`DataPathError::UnknownDevice`].
+    pub fn set_route_by_default(&self, destination: IpNet) -> Result<(), DataPathError> {
+        self.pump.set_route_by_default(destination)
+    }
+
     /// Whether copies that came by two SAs are told apart from packets that were sent twice: of equal packets by different
     /// SAs within half a second one is delivered. Costs a hash of each small or marked packet.
     pub fn set_expect_copies(&self, expected: bool) {

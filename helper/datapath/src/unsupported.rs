@@ -93,6 +93,10 @@ impl Pump {
         match *self {}
     }
 
+    pub(crate) fn set_route_by_default(&self, _destination: IpNet) -> Result<(), DataPathError> {
+        match *self {}
+    }
+
     pub(crate) fn set_expect_copies(&self, _expected: bool) {
         match *self {}
     }

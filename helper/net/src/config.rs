@@ -77,6 +77,9 @@ pub struct TunnelConfig {
     pub addresses: Vec<IpNet>,
     /// What goes into the tunnel; `0.0.0.0/0` or `::/0` is a full tunnel.
     pub routes: Vec<IpNet>,
+    /// Those of the routes that say nothing of what else of their address family is to go into the tunnel.
+    #[serde(default)]
+    pub beside: Vec<IpNet>,
     /// What does not, though a route covers it.
     pub exclude: Vec<IpNet>,
     /// Inner MTU in octets.
@@ -134,6 +137,7 @@ impl TunnelConfig {
             device,
             addresses: Vec::new(),
             routes: Vec::new(),
+            beside: Vec::new(),
             exclude: Vec::new(),
             mtu: 1280,
             dns: DnsConfig::default(),
@@ -212,6 +216,8 @@ pub struct NetworkSettings {
     pub resolv_conf: std::path::PathBuf,
     /// D-Bus address of the system bus; `None` is the usual one.
     pub system_bus: Option<String>,
+    /// When another program has changed the name servers several times within this, they are left alone until it has passed.
+    pub fight_window: std::time::Duration,
 }
 
 impl NetworkSettings {
@@ -222,6 +228,7 @@ impl NetworkSettings {
             state_dir: state_dir.into(),
             resolv_conf: "/etc/resolv.conf".into(),
             system_bus: None,
+            fight_window: std::time::Duration::from_secs(60),
         }
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::{
     RESOLV_CONF, Running, World, bus_has, busctl, config, daemon, device, dns, eventually, isolated, sh,
 };
-use ropewalk_net::{DnsManager, TunDevice, TunnelConfig};
+use ropewalk_net::{DnsManager, Network, NetworkSettings, TunDevice, TunnelConfig};
 
 fn full(tun: &TunDevice, server: &str) -> TunnelConfig {
     TunnelConfig { dns: dns(&[server, "fd09::53"], &[]), ..config(tun, &["10.9.0.2"], &["0.0.0.0/0"]) }
@@ -169,7 +169,9 @@ fn a_third_partys_new_servers_are_noticed_and_survive_the_tunnel() {
 #[test]
 fn a_program_that_keeps_rewriting_the_file_is_not_fought_for_ever() {
     isolated("a_program_that_keeps_rewriting_the_file_is_not_fought_for_ever", |world: World| async move {
-        let network = world.network().await;
+        let window = Duration::from_secs(3);
+        let settings = NetworkSettings { fight_window: window, ..world.settings() };
+        let network = Network::open(settings).await.unwrap();
         let tun = device("rwtun0");
         network.apply(&full(&tun, "10.9.0.53")).await.unwrap();
         let mut outcomes = Vec::new();
@@ -178,6 +180,13 @@ fn a_program_that_keeps_rewriting_the_file_is_not_fought_for_ever() {
             outcomes.push(network.refresh().await.is_ok());
         }
         assert_eq!(outcomes, [true, true, true, true, true, false, false]);
+        // When the other one has stopped, somebody looks once more.
+        let mut disturbed = network.disturbances();
+        while servers() != ["10.9.0.53", "fd09::53"] {
+            tokio::time::timeout(window * 2, disturbed.changed()).await.unwrap().unwrap();
+            let _ = network.refresh().await;
+        }
+        fs::write("/etc/resolv.conf", "nameserver 203.0.113.6\n").unwrap();
         network.undo_all().await.unwrap();
         assert_eq!(resolv_conf(), "nameserver 203.0.113.6\n");
     });

@@ -318,6 +318,64 @@ fn what_fails_half_way_is_taken_back() {
 }
 
 #[test]
+fn a_device_that_took_the_name_of_one_that_was_never_undone_is_configured_wholly() {
+    isolated(
+        "a_device_that_took_the_name_of_one_that_was_never_undone_is_configured_wholly",
+        |world: World| async move {
+            let before = world.system();
+            let network = world.network().await;
+            let addresses = ["10.9.0.2", "fd09::2"];
+            let of = |tun: &_| config(tun, &addresses, &["0.0.0.0/0", "::/0"]);
+            let first = device("rwtun0");
+            network.apply(&of(&first)).await.unwrap();
+            drop(first);
+            let second = device("rwtun0");
+            network.apply(&of(&second)).await.unwrap();
+            assert_ways(&[("198.51.100.1", "rwtun0"), ("2001:db8:2::1", "rwtun0")]).await;
+            assert!(sh("ip addr show rwtun0").contains("10.9.0.2"));
+            network.undo_all().await.unwrap();
+            drop(second);
+            assert_eq!(world.system(), before);
+        },
+    );
+}
+
+#[test]
+fn what_could_not_be_undone_is_not_thought_to_stand() {
+    isolated("what_could_not_be_undone_is_not_thought_to_stand", |world: World| async move {
+        let network = world.network().await;
+        let tun = device("rwtun0");
+        let wanted = config(&tun, &["10.9.0.2"], &["0.0.0.0/0"]);
+        let wanted = TunnelConfig { dns: common::dns(&["10.9.0.53"], &[]), ..wanted };
+        network.apply(&wanted).await.unwrap();
+        // The resolver's file cannot be put back for a while.
+        sh("mount --bind /etc/resolv.conf /etc/resolv.conf");
+        sh("mount -o remount,bind,ro /etc/resolv.conf");
+        network.undo("rwtun0").await.unwrap_err();
+        sh("umount /etc/resolv.conf");
+        network.apply(&wanted).await.unwrap();
+        assert_ways(&[("198.51.100.1", "rwtun0")]).await;
+        assert!(sh("ip addr show rwtun0").contains("10.9.0.2"));
+        network.undo_all().await.unwrap();
+        assert_ways(&[("198.51.100.1", "wan0")]).await;
+    });
+}
+
+#[test]
+fn a_name_server_of_the_other_family_does_not_let_that_family_leak() {
+    isolated("a_name_server_of_the_other_family_does_not_let_that_family_leak", |world: World| async move {
+        let network = world.network().await;
+        let tun = device("rwtun0");
+        let wanted = config(&tun, &["10.9.0.2", "fd09::2"], &["0.0.0.0/0", "fd09::53/128"]);
+        let wanted = TunnelConfig { dns: common::dns(&["10.9.0.53", "fd09::53"], &[]), ..wanted };
+        assert_eq!(network.apply(&wanted).await.unwrap().blocked, nets(&["::/0"]));
+        assert_ways(&[("198.51.100.1", "rwtun0"), ("2001:db8:2::1", "nowhere"), ("fd09::53", "rwtun0")])
+            .await;
+        network.undo_all().await.unwrap();
+    });
+}
+
+#[test]
 fn what_others_remove_is_noticed_and_put_back() {
     isolated("what_others_remove_is_noticed_and_put_back", |world: World| async move {
         let network = world.network().await;

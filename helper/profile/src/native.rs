@@ -262,6 +262,7 @@ fn explain(text: &str, error: &toml::de::Error) -> ProfileError {
     let line = error.span().map(|span| line_of(text, span.start));
     let message = one_line(error.message());
     let key = error.span().and_then(|span| key_at(text, &span));
+    let message = without_value(key.as_deref(), message);
     match key {
         Some(key) => ProfileError::Key { key, line, problem: message },
         None => ProfileError::Syntax { line, message },
@@ -276,6 +277,16 @@ fn with_line(text: &str, error: ProfileError) -> ProfileError {
             ProfileError::Key { line: line.map(|offset| line_of(text, offset)), key, problem }
         }
         other => other,
+    }
+}
+
+/// Serde's words on a value of the wrong type repeat it, and it may be a secret that lacks its quotes.
+fn without_value(key: Option<&str>, message: String) -> String {
+    let may_be_secret = key.is_none_or(|key| key.starts_with("auth"));
+    let expected = message.rsplit_once(", expected ").map(|(_, expected)| expected.to_owned());
+    match expected.filter(|_| may_be_secret && message.starts_with("invalid ")) {
+        Some(expected) => format!("must be {expected}; texts and numbers of a secret are written in quotes"),
+        None => message,
     }
 }
 

@@ -181,6 +181,17 @@ fn an_error_never_repeats_a_secret() {
     assert!(!parse(&text).unwrap_err().to_string().contains("hunter2"));
     let text = MINIMAL.replace("eap-mschapv2\"", "certificate\"\nprivate_key = \"hunter2\"");
     assert!(!parse(&text).unwrap_err().to_string().contains("hunter2"));
+    // Without quotes it is a number.
+    for key in ["password", "psk", "pkcs12_password"] {
+        for value in ["12345678", "0x1122334455667788", "1234.5678", "1979-05-27"] {
+            let text = MINIMAL.replace("eap-mschapv2\"", &format!("eap-mschapv2\"\n{key} = {value}"));
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(error.contains(key) && error.contains("quotes"), "{error}");
+            for told in [value, "1234605616436508552", "1122334455667788"] {
+                assert!(!error.contains(told), "{error}");
+            }
+        }
+    }
 }
 
 #[test]

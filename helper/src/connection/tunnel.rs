@@ -275,7 +275,8 @@ impl Tunnel {
         self.leased_mtu = inner.mtu;
         let listed = profile.multi_point_sa.routes.iter().map(|route| route.prefix);
         let listed = listed.filter(|prefix| !routes.iter().any(|route| route.contains(prefix)));
-        routes.extend(listed.filter(|_| profile.multi_point_sa.enabled).collect::<Vec<_>>());
+        let beside: Vec<IpNet> = listed.filter(|_| profile.multi_point_sa.enabled).collect();
+        routes.extend(&beside);
         if !routed {
             routes.extend(routes_to_servers(&servers, inner, &routes));
         }
@@ -288,6 +289,7 @@ impl Tunnel {
         let config = TunnelConfig {
             addresses: addresses.clone(),
             routes: routes.clone(),
+            beside,
             exclude: profile.tunnel.exclude.clone(),
             mtu: device_mtu(mtu, &addresses).into(),
             dns: DnsConfig {
@@ -298,15 +300,17 @@ impl Tunnel {
             routed,
             ..TunnelConfig::new(device.device_ref())
         };
-        let applied = match self.configured.take() {
-            Some(configured) if self.wanted.as_ref() == Some(&config) => {
+        // What stands is known until something else does: whatever fails here has to be undone in the end.
+        let same = self.wanted.as_ref() == Some(&config);
+        let applied = match self.configured.as_ref().filter(|_| same) {
+            Some(configured) => {
                 // Less may have fitted meanwhile.
                 if routed && let Err(error) = device.set_mtu(config.mtu) {
                     tracing::warn!(%error, "the device keeps its MTU");
                 }
-                configured.applied
+                configured.applied.clone()
             }
-            _ => platform
+            None => platform
                 .network
                 .apply(&config)
                 .await
@@ -321,13 +325,12 @@ impl Tunnel {
 
     /// Undoes what [`Self::configure`] did; the device stays until [`Self::close`].
     pub async fn release(&mut self, platform: &Platform) {
-        if self.configured.take().is_none() {
-            return;
-        }
+        let (Some(_), Some(device)) = (&self.configured, &self.device) else { return };
         self.wanted = None;
-        let Some(device) = &self.device else { return };
-        if let Err(error) = platform.network.undo(device.name()).await {
-            tracing::error!(%error, "the tunnel's configuration cannot be undone");
+        match platform.network.undo(device.name()).await {
+            Ok(()) => self.configured = None,
+            // It is tried again when the connection ends, and when the service does.
+            Err(error) => tracing::error!(%error, "the tunnel's configuration cannot be undone"),
         }
     }
 

@@ -115,3 +115,36 @@ fn what_has_an_address_goes_by_its_path_and_waits_for_it() -> Result<()> {
         client.disconnect()
     })
 }
+
+#[test]
+fn a_connection_that_cannot_be_configured_any_more_leaves_nothing_behind() -> Result<()> {
+    in_lab(|lab| {
+        let site = Site::new(lab, SiteOptions { v6: false, ..SiteOptions::default() })?;
+        site.router.link("cafe", &site.client, "wlan0")?;
+        site.router.address("cafe", &["10.77.2.1/24"])?;
+        site.router.link("house", &site.client, "lan0")?;
+        let credentials = Credentials::new(AuthKind::Psk)?;
+        let offer = Offer::new(AuthKind::Psk);
+        let _gateway = Gateway::start(GatewayKind::Reference, &site, &offer, &credentials)?;
+        let client = Client::start(&site.client)?;
+        let mut profile = ProfileText::new(AuthKind::Psk, &credentials, &GATEWAY_V4.to_string());
+        profile.timing = "dpd = 30\n\n[paths]\naddress_per_path = true\n".to_owned();
+        let system = || -> Result<[String; 3]> {
+            let rules = |family| site.client.ip_show(&[family, "rule"]);
+            Ok([rules("-4")?, rules("-6")?, std::fs::read_to_string(site.client.resolv_conf_path())?])
+        };
+        let before = system()?;
+        client.connect(&profile, None)?;
+        have(&client, 1)?;
+        ensure!(system()? != before, "the tunnel has rules and name servers");
+
+        // A network that holds the inner address, and then one that gets another inner address for its path.
+        site.client.address("lan0", &["10.77.99.100/25"])?;
+        site.client.address("wlan0", &["10.77.2.2/24"])?;
+        site.client.ip("route add default via 10.77.2.1 dev wlan0 metric 600")?;
+        let failed = || client.status_at("/state").ok().filter(|state| state == "failed");
+        until("the connection to fail", PATIENCE, failed)?;
+        until("all of it to be gone", PATIENCE, || system().ok().filter(|after| *after == before))?;
+        Ok(())
+    })
+}

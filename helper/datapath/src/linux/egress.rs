@@ -168,9 +168,10 @@ fn nanos(time: Duration) -> u64 {
 /// Routes of whole addresses, of prefixes, and the default.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
-    hosts: HashMap<IpAddr, Arc<Ways>>,
+    /// Nothing beside one of these stands for the default.
+    hosts: HashMap<IpAddr, Option<Arc<Ways>>>,
     /// Longest first.
-    prefixes: Vec<(IpNet, Arc<Ways>)>,
+    prefixes: Vec<(IpNet, Option<Arc<Ways>>)>,
     default: Option<Arc<Ways>>,
 }
 
@@ -179,10 +180,10 @@ impl Table {
         if !self.hosts.is_empty()
             && let Some(host) = self.hosts.get(&destination)
         {
-            return Some(host);
+            return host.as_deref().or(self.default.as_deref());
         }
         let prefix = self.prefixes.iter().find(|(prefix, _)| prefix.contains(&destination));
-        prefix.map(|(_, ways)| ways).or(self.default.as_ref()).map(Arc::as_ref)
+        prefix.and_then(|(_, ways)| ways.as_deref()).or(self.default.as_deref())
     }
 
     /// What packets to these destinations leave by now, or to all others.
@@ -191,10 +192,10 @@ impl Table {
             return self.default.as_deref();
         };
         if destination.prefix_len() == destination.max_prefix_len() {
-            return self.hosts.get(&destination.addr()).map(Arc::as_ref);
+            return self.hosts.get(&destination.addr())?.as_deref();
         }
         let known = self.prefixes.iter().find(|(prefix, _)| *prefix == destination);
-        known.map(|(_, ways)| ways.as_ref())
+        known?.1.as_deref()
     }
 
     pub(super) fn set_default(&mut self, ways: Option<Arc<Ways>>) {
@@ -202,16 +203,25 @@ impl Table {
     }
 
     pub(super) fn set_route(&mut self, destination: IpNet, ways: Option<Arc<Ways>>) {
+        self.set(destination, ways.map(Some));
+    }
+
+    /// What goes there leaves by the default, also within a shorter prefix that leaves by something else.
+    pub(super) fn set_route_by_default(&mut self, destination: IpNet) {
+        self.set(destination, Some(None));
+    }
+
+    fn set(&mut self, destination: IpNet, entry: Option<Option<Arc<Ways>>>) {
         let destination = destination.trunc();
         if destination.prefix_len() == destination.max_prefix_len() {
-            match ways {
+            match entry {
                 Some(ways) => self.hosts.insert(destination.addr(), ways),
                 None => self.hosts.remove(&destination.addr()),
             };
             return;
         }
         self.prefixes.retain(|(prefix, _)| *prefix != destination);
-        if let Some(ways) = ways {
+        if let Some(ways) = entry {
             let at =
                 self.prefixes.partition_point(|(prefix, _)| prefix.prefix_len() >= destination.prefix_len());
             self.prefixes.insert(at, (destination, ways));
@@ -226,8 +236,8 @@ impl Table {
             }
             ways.without(id).map(|left| *ways = Arc::new(left)).is_some()
         };
-        self.hosts.retain(|_, ways| stays(ways));
-        self.prefixes.retain_mut(|(_, ways)| stays(ways));
+        self.hosts.retain(|_, ways| ways.as_mut().is_none_or(stays));
+        self.prefixes.retain_mut(|(_, ways)| ways.as_mut().is_none_or(stays));
         self.default = self.default.take().and_then(|mut ways| stays(&mut ways).then_some(ways));
     }
 }

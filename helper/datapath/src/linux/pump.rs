@@ -271,6 +271,14 @@ impl Pump {
         Ok(())
     }
 
+    pub(crate) fn set_route_by_default(&self, destination: IpNet) -> Result<(), DataPathError> {
+        let port = self.port(DeviceId::MAIN)?;
+        let sockets = lock(&self.sockets);
+        change_egress(&port, |table| table.set_route_by_default(destination));
+        drop(sockets);
+        Ok(())
+    }
+
     pub(crate) fn set_expect_copies(&self, expected: bool) {
         self.shared.command(Command::ExpectCopies(expected));
     }

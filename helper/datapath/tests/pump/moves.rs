@@ -160,7 +160,7 @@ fn many_clients_on_one_device_each_get_their_own() {
     let gateway = ours.local_addr().unwrap();
     let socket = path.add_socket(ours, Framing::NatTraversal).unwrap();
     let inside = namespace.udp("10.99.0.1:7000");
-    let mut clients = Vec::new();
+    let (mut clients, mut last) = (Vec::new(), None);
     for number in 0..CLIENTS {
         let address = format!("10.99.0.{}", 100 + number);
         let (spi_in, spi_out) = (0x3000 + u32::from(number), 0x4000 + u32::from(number));
@@ -178,6 +178,7 @@ fn many_clients_on_one_device_each_get_their_own() {
         let sa = OutboundHandle::new(outbound(spi_out, aes_gcm()));
         let egress = Egress { sa, socket, peer: udp.local_addr().unwrap() };
         path.set_route(format!("{address}/32").parse().unwrap(), Some(egress.clone().into())).unwrap();
+        last = Some(egress.clone().into());
         // Nets behind the first three clients, each within the other, made in no order.
         if let Some(net) = ["10.99.0.64/27", "10.99.0.64/26", "10.99.0.80/28"].get(usize::from(number)) {
             path.set_route(net.parse().unwrap(), Some(egress.into())).unwrap();
@@ -211,6 +212,17 @@ fn many_clients_on_one_device_each_get_their_own() {
         let opened = open.open(&mut buffer[..len]).unwrap();
         assert_eq!(buffer[opened.range][16..20], [10, 99, 0, host]);
     }
+    // A net within the others may go by the default, and do so whatever is around it.
+    path.set_default(last).unwrap();
+    path.set_route_by_default("10.99.0.80/28".parse().unwrap()).unwrap();
+    for (client, host) in [(usize::from(CLIENTS) - 1, 85), (0, 70)] {
+        inside.send_to(b"behind", format!("10.99.0.{host}:9")).unwrap();
+        let (_, udp, _, open) = &mut clients[client];
+        let len = retried(|| udp.recv(&mut buffer));
+        let opened = open.open(&mut buffer[..len]).unwrap();
+        assert_eq!(buffer[opened.range][16..20], [10, 99, 0, host]);
+    }
+    path.set_default(None).unwrap();
     let before = path.counters().tx_no_egress;
     for net in ["10.99.0.64/26", "10.99.0.64/27"] {
         path.set_route(net.parse().unwrap(), None).unwrap();

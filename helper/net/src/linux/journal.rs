@@ -38,6 +38,16 @@ pub(super) struct TunnelRecord {
     pub config: TunnelConfig,
     /// What the kernel holds; two while a tunnel moves from one to the other.
     pub plans: Vec<Plan>,
+    /// Undoing it has failed on the way: what of the plans still stands is not known.
+    #[serde(default)]
+    pub torn: bool,
+}
+
+impl TunnelRecord {
+    /// Whether the kernel holds all of it, for this device.
+    pub fn stands(&self, index: u32) -> bool {
+        !self.torn && self.config.device.index == index
+    }
 }
 
 /// The journal's file.
@@ -194,7 +204,7 @@ mod tests {
 
     fn with_a_tunnel() -> Journal {
         let config = TunnelConfig::new(DeviceRef { name: "ropewalk0".into(), index: 3 });
-        let record = TunnelRecord { slot: 0, config, plans: vec![Plan::default()] };
+        let record = TunnelRecord { slot: 0, config, plans: vec![Plan::default()], torn: false };
         let mut journal = Journal::of_this_boot();
         journal.tunnels.insert("ropewalk0".into(), record);
         journal

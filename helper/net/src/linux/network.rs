@@ -21,10 +21,9 @@ use super::plan::{self, Plan, SLOTS, TABLE_BASE};
 use super::{monitor, sysctl, tun};
 use crate::{Applied, DnsManager, DnsStatus, NetError, NetworkSettings, SweepReport, TunnelConfig};
 
-/// So often within [`FIGHT_WINDOW`] DNS settings are put back that somebody else keeps changing; then they are left
+/// So often within [`NetworkSettings::fight_window`] DNS settings are put back that somebody else keeps changing; then they are left
 /// alone until the window has passed: two programs must not rewrite a file all day.
 const FIGHT_LIMIT: usize = 5;
-const FIGHT_WINDOW: Duration = Duration::from_secs(60);
 
 /// Addresses, routes and DNS of all tunnels. One of it per system; it may be shared between tasks.
 #[derive(Debug)]
@@ -35,6 +34,7 @@ pub struct Network {
     bus: Arc<Bus>,
     state: Mutex<State>,
     disturbed: watch::Sender<u64>,
+    fight_window: Duration,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -45,6 +45,8 @@ struct State {
     unreadable: bool,
     /// When DNS settings were put back lately.
     fights: Vec<Instant>,
+    /// They were not, and it will be looked at again when the window has passed.
+    truce: bool,
     /// How DNS was set last.
     dns: DnsStatus,
 }
@@ -79,9 +81,11 @@ impl Network {
                 journal,
                 unreadable,
                 fights: Vec::new(),
+                truce: false,
                 dns: DnsStatus { manager: None, per_domain: true },
             }),
             disturbed,
+            fight_window: settings.fight_window,
             tasks,
         })
     }
@@ -136,6 +140,13 @@ impl Network {
             return Err(NetError::NoSuchInterface { name: name.clone() });
         }
         let mut state = self.state.lock().await;
+        let record = state.journal.tunnels.get(name);
+        if record.is_some_and(|record| !record.stands(config.device.index)) {
+            // Of another device of this name, or undone in part: nothing of it can be built on.
+            if let Err(error) = self.undo_one(&mut state, name, false).await {
+                tracing::warn!(device = %name, %error, "what a tunnel of this name had left cannot be undone");
+            }
+        }
         let before = state.journal.tunnels.get(name).cloned();
         let slot = match &before {
             Some(record) => record.slot,
@@ -145,19 +156,32 @@ impl Network {
         if let Some(conflict) = plan::conflict(config, &monitor::collect(&self.netlink).await?) {
             return Err(conflict);
         }
-        let old = before.as_ref().and_then(|r| r.plans.last().cloned()).unwrap_or_default();
+        let last = before.as_ref().and_then(|r| r.plans.last().cloned()).unwrap_or_default();
+        let before = before.filter(|record| record.stands(config.device.index));
+        let old = if before.is_some() { last.clone() } else { Plan::default() };
 
-        let record = TunnelRecord { slot, config: config.clone(), plans: vec![old.clone(), new.clone()] };
+        let earlier = state.journal.clone();
+        let plans = vec![last.clone(), new.clone()];
+        let record = TunnelRecord { slot, config: config.clone(), plans, torn: false };
         state.journal.tunnels.insert(name.clone(), record);
         let sysctl = if state.journal.sysctls.is_empty() { sysctl::loose_reverse_path() } else { None };
         state.journal.sysctls.extend(sysctl.clone());
-        self.file.save_for_this_boot(&state.journal)?;
+        if let Err(error) = self.file.save_for_this_boot(&state.journal) {
+            // Nothing has been changed yet, so nothing may be thought to stand.
+            state.journal = earlier;
+            return Err(error);
+        }
 
         let changed = match sysctl.map_or(Ok(()), |s| s.apply()) {
             Ok(()) => self.change(config, &old, &new, &mut state).await,
             Err(error) => Err(error),
         };
         let Err(error) = changed else {
+            if before.is_none()
+                && let Err(error) = self.remove(config.device.index, &last, &new).await
+            {
+                tracing::debug!(device = %name, %error, "what was left is not all there");
+            }
             if let Some(record) = state.journal.tunnels.get_mut(name) {
                 record.plans = vec![new];
             }
@@ -367,7 +391,7 @@ impl Network {
             keep_first(&mut outcome, self.restore_sysctls(state));
         }
         if outcome.is_err() {
-            state.journal.tunnels.insert(name.to_owned(), record);
+            state.journal.tunnels.insert(name.to_owned(), TunnelRecord { torn: true, ..record });
         }
         keep_first(&mut outcome, self.file.save(&state.journal));
         outcome
@@ -414,13 +438,22 @@ impl Network {
         if same && self.dns.holds(&state.journal.dns).await {
             return Ok(());
         }
-        state.fights.retain(|when| when.elapsed() < FIGHT_WINDOW);
-        if state.fights.len() >= FIGHT_LIMIT {
+        let window = self.fight_window;
+        state.fights.retain(|when| when.elapsed() < window);
+        if let Some(oldest) = state.fights.first().filter(|_| state.fights.len() >= FIGHT_LIMIT) {
+            if !std::mem::replace(&mut state.truce, true) {
+                let (rest, disturbed) = (window.saturating_sub(oldest.elapsed()), self.disturbed.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(rest).await;
+                    disturbed.send_modify(|count| *count += 1);
+                });
+            }
             return Err(NetError::Dns {
                 manager,
                 reason: "another program keeps changing the name servers".to_owned(),
             });
         }
+        state.truce = false;
         state.fights.push(Instant::now());
         tracing::info!(%manager, "name servers were changed by somebody else: set again");
         self.sync_dns(state).await

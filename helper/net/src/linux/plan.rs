@@ -159,7 +159,11 @@ fn longest(family: Family) -> u32 {
 
 /// The default route of the family that a full tunnel does not carry.
 fn missing_family(config: &TunnelConfig) -> Vec<IpNet> {
-    let carries = |v4: bool| config.routes.iter().any(|net| net.addr().is_ipv4() == v4);
+    // What leads to a name server only, or to what stands beside the routes, is no reason to let the rest go past the tunnel.
+    let server =
+        |net: &IpNet| net.prefix_len() == net.max_prefix_len() && config.dns.servers.contains(&net.addr());
+    let chosen = config.routes.iter().filter(|net| !server(net) && !config.beside.contains(net));
+    let carries = |v4: bool| chosen.clone().any(|net| net.addr().is_ipv4() == v4);
     let is_full = |v4: bool| {
         let of_family = config.routes.iter().filter(|net| net.addr().is_ipv4() == v4).copied().collect();
         // 0.0.0.0/1 and 128.0.0.0/1 together are a full tunnel too.

@@ -78,7 +78,7 @@ pub struct Group {
     sending: Option<u32>,
     local: Option<IpAddr>,
     /// The networks in the pump's table, by which SA and where to.
-    routed: BTreeMap<IpNet, (u32, IpAddr)>,
+    routed: BTreeMap<IpNet, Option<(u32, IpAddr)>>,
     /// Octets and packets received and sent by SAs that are gone.
     retired: shown::Counts,
 }
@@ -305,12 +305,14 @@ impl Group {
             }
         }
         self.endpoints.forget();
-        self.routed.clear();
+        for network in std::mem::take(&mut self.routed).into_keys() {
+            set_route(pump, network, None);
+        }
     }
 
     /// Each endpoint's networks leave by the SA in use, or by what everything else leaves by.
     fn route(&mut self, pump: &DataPath) {
-        let mut wanted: BTreeMap<IpNet, (u32, IpAddr)> = BTreeMap::new();
+        let mut wanted: BTreeMap<IpNet, Option<(u32, IpAddr)>> = BTreeMap::new();
         let sending = self.members.iter_mut().find(|member| Some(member.sa.spi) == self.sending);
         if let Some(member) = sending.filter(|member| member.inbound.is_some()) {
             for endpoint in self.endpoints.all().iter().filter(|endpoint| endpoint.is_direct()) {
@@ -320,7 +322,7 @@ impl Group {
                 }
                 match member.sender(endpoint.address) {
                     Ok(_) => wanted.extend(
-                        endpoint.networks.iter().map(|net| (*net, (member.sa.spi, endpoint.address))),
+                        endpoint.networks.iter().map(|net| (*net, Some((member.sa.spi, endpoint.address)))),
                     ),
                     Err(error) => {
                         tracing::warn!(address = %endpoint.address, %error, "an endpoint cannot be sent to")
@@ -328,15 +330,26 @@ impl Group {
                 }
             }
         }
+        // What is behind one that is reached through the gateway is not behind the other one whose network is around it.
+        let around = |net: &IpNet| wanted.keys().any(|known| known != net && known.contains(net));
+        let all = self.endpoints.all().iter().flat_map(|endpoint| endpoint.networks.iter().copied());
+        let through: Vec<IpNet> = all.filter(|net| !wanted.contains_key(net) && around(net)).collect();
+        wanted.extend(through.into_iter().map(|net| (net, None)));
         let gone: Vec<IpNet> =
             self.routed.keys().filter(|network| !wanted.contains_key(network)).copied().collect();
         for network in gone {
             set_route(pump, network, None);
         }
-        for (network, (spi, address)) in &wanted {
-            if self.routed.get(network) == Some(&(*spi, *address)) {
+        for (network, way) in &wanted {
+            if self.routed.get(network) == Some(way) {
                 continue;
             }
+            let Some((spi, address)) = way else {
+                if let Err(error) = pump.set_route_by_default(*network) {
+                    tracing::warn!(%network, %error, "the pump refuses a route through the gateway");
+                }
+                continue;
+            };
             let socket = self.sockets.iter().find(|(family, _)| *family == Family::of(*address));
             let member = self.members.iter().find(|member| member.sa.spi == *spi);
             let sender = member.and_then(|member| member.outbound.get(address));

@@ -97,7 +97,7 @@ impl Group {
             let own = routes.iter().filter(|route| route.endpoint == endpoint.address);
             own.map(|route| route.prefix.to_string()).collect()
         };
-        let is_routed = self.routed.values().any(|(_, address)| *address == endpoint.address);
+        let is_routed = self.routed.values().flatten().any(|(_, address)| *address == endpoint.address);
         let way = match (is_routed, endpoint.was_heard()) {
             (false, _) => EndpointWay::Gateway,
             (true, true) => EndpointWay::Direct,
