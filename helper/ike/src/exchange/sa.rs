@@ -274,7 +274,7 @@ impl IkeSa {
         }
         let own = match &self.in_flight {
             Some(in_flight) => Some(in_flight.outstanding.timeout()),
-            None if !self.tasks.is_empty() => Some(Instant::ZERO),
+            None if !self.tasks.is_empty() || self.mobility.check_pending => Some(Instant::ZERO),
             None => self.liveness_due(),
         };
         let others = [self.next_renewal(), self.protection.poll_timeout(), self.held_until()];

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use super::{MAX_ADDRESSES, MobikeTask, Mobility, Travelled, listed_addresses};
+use super::{MAX_ADDRESSES, Mobility, Travelled, listed_addresses};
 use crate::exchange::Path;
-use crate::exchange::sa::{IkeSa, SaEvent, Task};
+use crate::exchange::sa::{IkeSa, SaEvent};
 use crate::time::Instant;
 use crate::wire::{Notify, NotifyType, Payload, find_notify};
 
@@ -89,7 +89,7 @@ impl IkeSa {
             self.leave_path(self.path);
             self.path = path;
             if self.features().mobike && self.mobility.policy.return_routability && elsewhere {
-                self.tasks.push_front(Task::Mobike(MobikeTask::CheckRoutability { cookie: Vec::new() }));
+                self.mobility.check_pending = true;
             } else {
                 self.events.push_back(SaEvent::PathChanged(path));
             }
@@ -98,9 +98,8 @@ impl IkeSa {
 
     /// Whether traffic goes elsewhere than requests do, until the client has shown that it is there.
     fn is_unchecked(&self) -> bool {
-        let check = |task: &Task| matches!(task, Task::Mobike(MobikeTask::CheckRoutability { .. }));
         let Mobility { check_pending, checking, strayed, .. } = &self.mobility;
-        *check_pending || *checking || *strayed || self.tasks.iter().any(check)
+        *check_pending || *checking || *strayed
     }
 
     /// The client's request is authentic and allowed: requests go by its path from now on, traffic once that is checked.

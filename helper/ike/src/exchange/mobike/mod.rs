@@ -49,7 +49,7 @@ pub struct Mobility {
     /// One is under way.
     updating: bool,
     /// The peer's new address must be checked as soon as the window allows.
-    check_pending: bool,
+    pub(super) check_pending: bool,
     /// One is under way.
     checking: bool,
     /// Requests go another way than the CHILD_SAs, until the client moves over.

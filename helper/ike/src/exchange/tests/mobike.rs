@@ -1,5 +1,7 @@
 //! Ends that move (RFC 4555), each requirement from the side that has to meet it.
 
+mod testing;
+
 use std::net::{IpAddr, SocketAddr};
 
 use super::*;
@@ -425,76 +427,6 @@ fn a_gateway_tells_of_its_addresses_and_the_client_takes_them_over() {
 }
 
 #[test]
-fn a_path_is_tested_without_moving_anything() {
-    let mut road = Road::new();
-    let now = road.pair.now;
-    road.pair.client.test_path(now, new_path(), &mut road.pair.rng);
-    road.settle(2);
-    assert!(
-        matches!(road.events(Role::Initiator).as_slice(), [SaEvent::PathWorks(found)] if *found == new_path())
-    );
-    assert!(road.events(Role::Responder).is_empty());
-    assert_eq!(road.pair.client.path(), path(Role::Initiator));
-    assert_eq!(road.pair.gateway.path(), path(Role::Responder));
-}
-
-#[test]
-fn a_path_that_does_not_work_is_told_soon_and_costs_nothing_else() {
-    let mut road = Road::new();
-    road.broken = Some(2);
-    let began = road.pair.now;
-    road.pair.client.test_path(began, new_path(), &mut road.pair.rng);
-    road.settle(1);
-    let mut told = Vec::new();
-    while told.is_empty() {
-        road.wait();
-        road.settle(1);
-        told = road.events(Role::Initiator);
-    }
-    assert!(matches!(told.as_slice(), [SaEvent::PathFailed(found)] if *found == new_path()), "{told:?}");
-    assert!(road.pair.now - began <= Duration::from_secs(2));
-    // The test's Message ID was used up by the old path, so that the two ends still understand each other.
-    road.pair.pass(DPD);
-    road.settle(1);
-    assert_eq!(road.pair.client.poll_timeout(), Some(road.pair.now + DPD));
-    assert_eq!(road.pair.client.path(), path(Role::Initiator));
-}
-
-#[test]
-fn a_path_that_fails_its_test_gives_the_path_in_use_its_own_time() {
-    let mut road = Road::new();
-    let began = road.pair.now;
-    road.pair.client.test_path(began, new_path(), &mut road.pair.rng);
-    // Nothing arrives by either of them for a while.
-    while road.pair.now < began + Duration::from_secs(8) {
-        while road.pair.client.poll_transmit().is_some() {}
-        road.wait();
-    }
-    assert!(!road.pair.client.is_closed(), "only the tested path has failed so far");
-    road.settle(1);
-    let events = road.events(Role::Initiator);
-    assert!(matches!(events.as_slice(), [SaEvent::PathFailed(_)]), "{events:?}");
-    road.pair.pass(DPD);
-    road.settle(1);
-    assert!(!road.pair.client.is_closed() && !road.pair.gateway.is_closed());
-}
-
-#[test]
-fn a_test_that_a_wake_up_takes_by_the_path_in_use_has_an_outcome() {
-    let mut road = Road::new();
-    let now = road.pair.now;
-    road.pair.client.test_path(now, new_path(), &mut road.pair.rng);
-    while road.pair.client.poll_transmit().is_some() {}
-    road.pair.client.check_liveness_soon(now, &mut road.pair.rng);
-    road.settle(1);
-    let events = road.events(Role::Initiator);
-    assert!(
-        matches!(events.as_slice(), [SaEvent::PathFailed(tested)] if *tested == new_path()),
-        "{events:?}"
-    );
-}
-
-#[test]
 fn a_nat_with_another_mapping_is_noticed_by_the_liveness_check_and_updated() {
     let mut road = Road::new();
     road.public = Some(([198, 51, 100, 200], 1111).into());
@@ -599,6 +531,23 @@ fn another_port_of_an_address_that_is_not_checked_yet_waits_for_the_check() {
     road.pair.gateway.handle_timeout(road.pair.now, &mut road.pair.rng);
     road.pair.gateway.follow_peer(seen.with_remote_port(2222));
     assert!(road.events(Role::Responder).is_empty(), "while it is under way");
+    road.pair.gateway.poll_transmit().expect("the check of the port before");
+}
+
+#[test]
+fn the_answer_to_a_check_moves_nothing_to_where_the_client_has_gone_meanwhile() {
+    let mut road = Road::new();
+    let seen = mirrored(new_path(), None);
+    road.pair.gateway.follow_peer(seen);
+    road.pair.gateway.handle_timeout(road.pair.now, &mut road.pair.rng);
+    assert_eq!(road.carry_back(2), 1);
+    let (further, public) = (seen.with_remote_port(2222), ([203, 0, 113, 9], 2222));
+    road.pair.gateway.follow_peer(further);
+    road.carry_out();
+    assert!(road.events(Role::Responder).is_empty(), "it showed that the client was there before");
+    road.public = Some(public.into());
+    road.settle(2);
+    assert_eq!(moved(&road.events(Role::Responder)), Some(further));
 }
 
 #[test]
