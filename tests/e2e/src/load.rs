@@ -115,7 +115,7 @@ pub struct Order {
     pub overtaken: Vec<String>,
 }
 
-/// The newest packet of a connection, and the longest pause before one of the last few.
+/// The newest packet of a connection, and the pauses before the last few, in seconds.
 struct Newest {
     number: u16,
     at: f64,

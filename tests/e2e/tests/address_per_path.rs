@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use ropewalk_e2e::{
     AuthKind, Client, Credentials, Flow, Gateway, GatewayKind, Offer, PATIENCE, Pings, ProfileText, in_lab,
 };
-use ropewalk_lab::{Site, SiteOptions, site::GATEWAY_V4, until};
+use ropewalk_lab::{Lab, Site, SiteOptions, site::GATEWAY_V4, until};
 use serde_json::Value;
 
 /// What the path of this interface has sent and received.
@@ -50,20 +50,38 @@ fn talk(site: &Site, from: &str) -> Result<()> {
     Ok(())
 }
 
+/// A client with a network and another one in reach, and a profile with an address for each path.
+struct Ends {
+    client: Client,
+    _gateway: Gateway,
+    profile: ProfileText,
+    site: Site,
+}
+
+fn ends(lab: &Lab) -> Result<Ends> {
+    let site = Site::new(lab, SiteOptions { v6: false, ..SiteOptions::default() })?;
+    site.router.link("cafe", &site.client, "wlan0")?;
+    site.router.address("cafe", &["10.77.2.1/24"])?;
+    let credentials = Credentials::new(AuthKind::Psk)?;
+    let offer = Offer::new(AuthKind::Psk);
+    let _gateway = Gateway::start(GatewayKind::Reference, &site, &offer, &credentials)?;
+    let client = Client::start(&site.client)?;
+    let mut profile = ProfileText::new(AuthKind::Psk, &credentials, &GATEWAY_V4.to_string());
+    profile.timing = "dpd = 30\n\n[paths]\naddress_per_path = true\n".to_owned();
+    Ok(Ends { client, _gateway, profile, site })
+}
+
+/// The client is in the other network from now on, too.
+fn join_cafe(site: &Site) -> Result<()> {
+    site.client.address("wlan0", &["10.77.2.2/24"])?;
+    Ok(site.client.ip("route add default via 10.77.2.1 dev wlan0 metric 600")?)
+}
+
 #[test]
 fn what_has_an_address_goes_by_its_path_and_waits_for_it() -> Result<()> {
     in_lab(|lab| {
-        let site = Site::new(lab, SiteOptions { v6: false, ..SiteOptions::default() })?;
-        site.router.link("cafe", &site.client, "wlan0")?;
-        site.router.address("cafe", &["10.77.2.1/24"])?;
-        site.client.address("wlan0", &["10.77.2.2/24"])?;
-        site.client.ip("route add default via 10.77.2.1 dev wlan0 metric 600")?;
-        let credentials = Credentials::new(AuthKind::Psk)?;
-        let offer = Offer::new(AuthKind::Psk);
-        let _gateway = Gateway::start(GatewayKind::Reference, &site, &offer, &credentials)?;
-        let client = Client::start(&site.client)?;
-        let mut profile = ProfileText::new(AuthKind::Psk, &credentials, &GATEWAY_V4.to_string());
-        profile.timing = "dpd = 30\n\n[paths]\naddress_per_path = true\n".to_owned();
+        let Ends { client, _gateway, profile, site } = ends(lab)?;
+        join_cafe(&site)?;
         client.connect(&profile, None)?;
         let both = have(&client, 2)?;
         let [first, second] = both.as_slice() else { unreachable!("there are two") };
@@ -119,16 +137,8 @@ fn what_has_an_address_goes_by_its_path_and_waits_for_it() -> Result<()> {
 #[test]
 fn a_connection_that_cannot_be_configured_any_more_leaves_nothing_behind() -> Result<()> {
     in_lab(|lab| {
-        let site = Site::new(lab, SiteOptions { v6: false, ..SiteOptions::default() })?;
-        site.router.link("cafe", &site.client, "wlan0")?;
-        site.router.address("cafe", &["10.77.2.1/24"])?;
+        let Ends { client, _gateway, profile, site } = ends(lab)?;
         site.router.link("house", &site.client, "lan0")?;
-        let credentials = Credentials::new(AuthKind::Psk)?;
-        let offer = Offer::new(AuthKind::Psk);
-        let _gateway = Gateway::start(GatewayKind::Reference, &site, &offer, &credentials)?;
-        let client = Client::start(&site.client)?;
-        let mut profile = ProfileText::new(AuthKind::Psk, &credentials, &GATEWAY_V4.to_string());
-        profile.timing = "dpd = 30\n\n[paths]\naddress_per_path = true\n".to_owned();
         let system = || -> Result<[String; 3]> {
             let rules = |family| site.client.ip_show(&[family, "rule"]);
             Ok([rules("-4")?, rules("-6")?, std::fs::read_to_string(site.client.resolv_conf_path())?])
@@ -140,8 +150,7 @@ fn a_connection_that_cannot_be_configured_any_more_leaves_nothing_behind() -> Re
 
         // A network that holds the inner address, and then one that gets another inner address for its path.
         site.client.address("lan0", &["10.77.99.100/25"])?;
-        site.client.address("wlan0", &["10.77.2.2/24"])?;
-        site.client.ip("route add default via 10.77.2.1 dev wlan0 metric 600")?;
+        join_cafe(&site)?;
         let failed = || client.status_at("/state").ok().filter(|state| state == "failed");
         until("the connection to fail", PATIENCE, failed)?;
         until("all of it to be gone", PATIENCE, || system().ok().filter(|after| *after == before))?;

@@ -273,9 +273,8 @@ impl Pump {
 
     pub(crate) fn set_route_by_default(&self, destination: IpNet) -> Result<(), DataPathError> {
         let port = self.port(DeviceId::MAIN)?;
-        let sockets = lock(&self.sockets);
+        let _sockets = lock(&self.sockets);
         change_egress(&port, |table| table.set_route_by_default(destination));
-        drop(sockets);
         Ok(())
     }
 

@@ -204,24 +204,22 @@ fn many_clients_on_one_device_each_get_their_own() {
         assert!(buffer[opened.range].ends_with(address.as_bytes()));
     }
     assert_eq!(path.counters().rx_refused, u64::from(CLIENTS));
-    // The longest prefix wins, and nobody takes the rest.
-    for (client, host) in [(0, 70), (1, 98), (2, 85)] {
+    let mut goes_to = |client: usize, host: u8| {
         inside.send_to(b"behind", format!("10.99.0.{host}:9")).unwrap();
         let (_, udp, _, open) = &mut clients[client];
         let len = retried(|| udp.recv(&mut buffer));
         let opened = open.open(&mut buffer[..len]).unwrap();
         assert_eq!(buffer[opened.range][16..20], [10, 99, 0, host]);
+    };
+    // The longest prefix wins, and nobody takes the rest.
+    for (client, host) in [(0, 70), (1, 98), (2, 85)] {
+        goes_to(client, host);
     }
     // A net within the others may go by the default, and do so whatever is around it.
     path.set_default(last).unwrap();
     path.set_route_by_default("10.99.0.80/28".parse().unwrap()).unwrap();
-    for (client, host) in [(usize::from(CLIENTS) - 1, 85), (0, 70)] {
-        inside.send_to(b"behind", format!("10.99.0.{host}:9")).unwrap();
-        let (_, udp, _, open) = &mut clients[client];
-        let len = retried(|| udp.recv(&mut buffer));
-        let opened = open.open(&mut buffer[..len]).unwrap();
-        assert_eq!(buffer[opened.range][16..20], [10, 99, 0, host]);
-    }
+    goes_to(usize::from(CLIENTS) - 1, 85);
+    goes_to(0, 70);
     path.set_default(None).unwrap();
     let before = path.counters().tx_no_egress;
     for net in ["10.99.0.64/26", "10.99.0.64/27"] {

@@ -21,8 +21,8 @@ use super::plan::{self, Plan, SLOTS, TABLE_BASE};
 use super::{monitor, sysctl, tun};
 use crate::{Applied, DnsManager, DnsStatus, NetError, NetworkSettings, SweepReport, TunnelConfig};
 
-/// So often within [`NetworkSettings::fight_window`] DNS settings are put back that somebody else keeps changing; then they are left
-/// alone until the window has passed: two programs must not rewrite a file all day.
+/// So often within [`NetworkSettings::fight_window`] DNS settings are put back that somebody else keeps changing; then they
+/// are left alone until the window has passed: two programs must not rewrite a file all day.
 const FIGHT_LIMIT: usize = 5;
 
 /// Addresses, routes and DNS of all tunnels. One of it per system; it may be shared between tasks.

@@ -21,8 +21,8 @@ const OVERLAP: Duration = Duration::from_secs(3);
 #[derive(Debug, Default)]
 pub(super) struct Fading {
     sas: Vec<Leaving>,
-    /// Sockets and CHILD_SAs, by our SPIs, of those that went without a word.
-    orphans: (Vec<u32>, Vec<u32>),
+    /// What is gone with those that went without a word.
+    orphans: Drained,
 }
 
 #[derive(Debug)]
@@ -42,6 +42,14 @@ pub(super) struct Drained {
     pub(super) down: Vec<u32>,
     /// Sockets that nobody needs any more.
     pub(super) links: Vec<u32>,
+}
+
+impl Drained {
+    /// This one goes without a word.
+    fn take(&mut self, Leaving { sa, link, .. }: Leaving) {
+        self.down.extend(sa.children().iter().map(|child| child.spi_in));
+        self.links.extend(link);
+    }
 }
 
 impl Leaving {
@@ -94,8 +102,7 @@ impl Fading {
     fn push(&mut self, leaving: Leaving) {
         if self.sas.len() >= MAX_FADING {
             let oldest = self.sas.remove(0);
-            self.orphans.0.extend(oldest.link);
-            self.orphans.1.extend(oldest.sa.children().iter().map(|child| child.spi_in));
+            self.orphans.take(oldest);
         }
         self.sas.push(leaving);
     }
@@ -139,8 +146,7 @@ impl Fading {
 
     /// What they have to send, and what is gone with them. Those that are over go.
     pub(super) fn drain(&mut self) -> Drained {
-        let (links, down) = std::mem::take(&mut self.orphans);
-        let mut drained = Drained { links, down, ..Drained::default() };
+        let mut drained = std::mem::take(&mut self.orphans);
         let mut heirs = Vec::new();
         for Leaving { sa, close_at, link } in &mut self.sas {
             drained.transmits.extend(std::iter::from_fn(|| sa.poll_transmit()));
@@ -170,12 +176,8 @@ impl Fading {
 
     /// Ends them without a word; what goes with them.
     pub(super) fn clear(&mut self) -> Drained {
-        let (links, down) = std::mem::take(&mut self.orphans);
-        let mut drained = Drained { links, down, ..Drained::default() };
-        for Leaving { sa, link, .. } in self.sas.drain(..) {
-            drained.down.extend(sa.children().iter().map(|child| child.spi_in));
-            drained.links.extend(link);
-        }
+        let mut drained = std::mem::take(&mut self.orphans);
+        self.sas.drain(..).for_each(|leaving| drained.take(leaving));
         drained
     }
 }

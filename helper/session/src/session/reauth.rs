@@ -81,19 +81,23 @@ impl Session {
 
     /// Gives up an attempt that is under way.
     pub(super) fn drop_reauth(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
-        if let Some(mut attempt) = std::mem::take(&mut self.reauth).attempt {
-            attempt.abort(now, rng);
-            self.transmits.extend(std::iter::from_fn(|| attempt.poll_transmit()));
-        }
+        self.abort_attempt(now, rng);
+        self.reauth = Reauth::default();
     }
 
     /// Another path carries: an attempt by the one before begins anew by this one.
     pub(super) fn restart_reauth(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
-        if let Some(mut attempt) = self.reauth.attempt.take() {
-            attempt.abort(now, rng);
-            self.transmits.extend(std::iter::from_fn(|| attempt.poll_transmit()));
+        if self.abort_attempt(now, rng) {
             self.reauth.due = Some(now);
         }
+    }
+
+    /// Whether there was one.
+    fn abort_attempt(&mut self, now: Instant, rng: &mut dyn CryptoRng) -> bool {
+        let Some(mut attempt) = self.reauth.attempt.take() else { return false };
+        attempt.abort(now, rng);
+        self.transmits.extend(std::iter::from_fn(|| attempt.poll_transmit()));
+        true
     }
 
     /// Takes a datagram, if it is for the attempt.

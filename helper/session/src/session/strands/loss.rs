@@ -67,16 +67,21 @@ impl Session {
         }
     }
 
+    /// All paths with their sockets.
+    fn links_in_use(&self) -> impl Iterator<Item = (PathId, u32)> {
+        let beside = self.strands.others.iter().map(|(id, strand)| (*id, strand.link));
+        beside.chain(self.link.map(|link| (self.strands.first, link)))
+    }
+
     /// These interfaces lead outside: a path that was taken for down, because its interface did not for a while, is not.
     pub(super) fn interfaces_lead_outside(&mut self, now: Instant, interfaces: &[u32]) {
-        let strands = &mut self.strands;
-        let links = strands.others.iter().map(|(id, strand)| (*id, strand.link));
-        let links = links.chain(self.link.map(|link| (strands.first, link)));
-        let leads =
-            |link: u32| strands.interfaces.get(&link).is_some_and(|interface| interfaces.contains(interface));
-        let ids: Vec<PathId> = links.filter(|(_, link)| leads(*link)).map(|(id, _)| id).collect();
-        if let Some(manager) = &mut strands.manager {
-            ids.into_iter().for_each(|id| manager.set_carrier(now, id, true));
+        let leads = |link: u32| {
+            self.strands.interface_of(link).is_some_and(|interface| interfaces.contains(&interface))
+        };
+        let back: Vec<PathId> =
+            self.links_in_use().filter(|(_, link)| leads(*link)).map(|(id, _)| id).collect();
+        if let Some(manager) = &mut self.strands.manager {
+            back.into_iter().for_each(|id| manager.set_carrier(now, id, true));
         }
     }
 
@@ -274,10 +279,9 @@ impl Session {
 
     /// Which links are metered may be another matter now.
     pub(super) fn remeter(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
-        let strands = &self.strands;
-        let links = strands.others.iter().map(|(id, strand)| (*id, strand.link));
-        let links = links.chain(self.link.map(|link| (strands.first, link)));
-        let metered: Vec<(PathId, bool)> = links.map(|(id, link)| (id, strands.is_metered(link))).collect();
+        let links = self.links_in_use();
+        let metered: Vec<(PathId, bool)> =
+            links.map(|(id, link)| (id, self.strands.is_metered(link))).collect();
         if let Some(manager) = &mut self.strands.manager {
             for (id, metered) in metered {
                 manager.set_metered(now, id, metered);
